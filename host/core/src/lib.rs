@@ -1,0 +1,1 @@
+//! The model: base files, weights, plans, KV caches, the slot, sampling.

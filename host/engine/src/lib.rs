@@ -1,0 +1,1 @@
+//! Sessions: prompts, mixtures, generation, scoring.

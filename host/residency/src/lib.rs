@@ -1,0 +1,1 @@
+//! Who holds device memory: the byte ledger, generations, leases.

@@ -1,0 +1,1 @@
+//! The general pack: the base's own layers of the slot.

@@ -1,0 +1,1 @@
+//! Intent: which packs answer, and with which weights.

@@ -1,0 +1,1 @@
+//! Whole-system tests over real packs and the real base.
