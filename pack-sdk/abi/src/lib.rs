@@ -17,10 +17,12 @@
 #![allow(non_local_definitions, non_camel_case_types)]
 
 mod graph;
+mod init;
 mod module;
 mod note;
 
 pub use graph::{Attr, AttrKind, AttrValue, Graph, Node, OPSET, OpKind};
+pub use init::Init;
 pub use module::{
     AbiResult, ErrorCode, HostApi, HostApi_Ref, LogLevel, PackError, PackInfo, PackModule, PackModule_Ref,
 };
