@@ -16,7 +16,7 @@ pub struct OpKind(pub u32);
 impl OpKind {
     /// The graph's input. Attribute `kind`: `"hidden"` (`[tokens, width]`, attribute `width`) or `"tokens"` (ids).
     pub const INPUT: Self = Self(0);
-    /// A parameter. Attributes `shape` (ints), `init` (text, see the SDK's `Init`); the node's name is its key.
+    /// A parameter. Attributes `shape` (ints), `init` (text, see [`crate::Init`]); the node's name is its key.
     pub const WEIGHT: Self = Self(1);
     /// Inputs `x [tokens, in]`, `w [out, in]`, optionally `bias [out]`; gives `x w^T + bias`, `[tokens, out]`.
     pub const LINEAR: Self = Self(2);
