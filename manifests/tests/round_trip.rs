@@ -1,0 +1,178 @@
+//! What is written parses to the same manifest, and no input makes the parser panic.
+
+use std::convert::Infallible;
+
+use manifests::{
+    BUILTIN_BASES, BaseManifest, ByteSize, Dtype, HostConfig, MemoryDeclaration, PackManifest, PackSource,
+    Sha256, TargetTriple, builtin_base,
+};
+use proptest::prelude::*;
+
+const SOURCE: &str = r#"
+schema_version = 1
+
+[pack]
+id = "org.example.law"
+name = "law"
+version = "0.1.0"
+kind = "expert"
+description = "Ein \"Gesetz\": §§ 1-2\nzwei Zeilen."
+license = "Apache-2.0"
+keywords = ["law"]
+
+[abi]
+version = "1.0.0"
+opset = 1
+
+[base]
+fingerprint = "any"
+slot = { start = 18, end = 24 }
+
+[library]
+file = "liblaw.so"
+
+[weights]
+file = "weights.safetensors"
+dtype = "bf16"
+
+[data_card]
+file = "DATA.md"
+
+[dependencies]
+"org.example.other" = ">=1.2, <3"
+
+[evaluation."german law"]
+base_nll = 3.093
+
+[signer]
+key_id = "example"
+signature = "pack.minisig"
+
+[config]
+layers = 6
+made = 2024-05-01
+nested = { names = ["a", "b"], on = true, rate = 0.5 }
+"#;
+
+fn completed() -> PackManifest {
+    let source = PackSource::parse(SOURCE).unwrap();
+    let memory = MemoryDeclaration { resident_bytes: [(Dtype::F32, 400), (Dtype::Q8_0, 100)].into() };
+    source
+        .complete(memory, |name| {
+            Ok::<_, Infallible>((Sha256::of_bytes(name.as_str().as_bytes()), name.as_str().len() as u64))
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_source_manifest_is_completed_with_hashes_sizes_target_and_memory() {
+    let manifest = completed();
+    assert!(manifest.problems().is_empty());
+    assert_eq!(manifest.library.sha256, Sha256::of_bytes(b"liblaw.so"));
+    assert_eq!(manifest.library.size, 9);
+    assert_eq!(manifest.abi.target, TargetTriple::current());
+    assert_eq!(manifest.memory.resident_bytes[&Dtype::Q8_0], 100);
+    let files: Vec<String> = manifest.files().into_iter().map(|record| record.file.to_string()).collect();
+    assert_eq!(files, ["liblaw.so", "weights.safetensors", "DATA.md"]);
+}
+
+#[test]
+fn a_pack_manifest_survives_writing_and_writes_the_same_text_again() {
+    let manifest = completed();
+    let text = manifest.to_toml().unwrap();
+    let parsed = PackManifest::parse(&text).unwrap();
+    assert_eq!(parsed, manifest);
+    assert_eq!(parsed.to_toml().unwrap(), text);
+}
+
+#[test]
+fn bases_and_host_configurations_survive_writing() {
+    for (name, _) in BUILTIN_BASES {
+        let manifest = builtin_base(name).unwrap().unwrap();
+        assert_eq!(BaseManifest::parse(&manifest.to_toml().unwrap()).unwrap(), manifest);
+    }
+    let config = HostConfig {
+        budget: Some(ByteSize::mib(512)),
+        mixture: Some("general=0.25,law=0.75".parse().unwrap()),
+        device: Some("cuda:1".parse().unwrap()),
+        dtype: Some(Dtype::Q8_0),
+        packs_dir: Some("packs".into()),
+        threads: Some(2),
+        ..HostConfig::default()
+    };
+    assert_eq!(HostConfig::parse(&config.to_toml().unwrap()).unwrap(), config);
+    let settings = config.settings();
+    assert_eq!((settings.budget, settings.threads), (ByteSize::mib(512), 2));
+    assert_eq!(settings.base, manifests::DEFAULT_BASE);
+}
+
+#[test]
+fn the_upper_level_of_a_configuration_wins_field_by_field() {
+    let upper = HostConfig::parse("schema_version = 1\nthreads = 2\n[sampling]\ntop_k = 5\n").unwrap();
+    let lower =
+        HostConfig::parse("schema_version = 1\nthreads = 8\nbase = \"b\"\n[sampling]\ntop_k = 9\nseed = 1\n")
+            .unwrap();
+    let both = upper.or(lower);
+    assert_eq!((both.threads, both.base.as_deref()), (Some(2), Some("b")));
+    assert_eq!((both.sampling.top_k, both.sampling.seed), (Some(5), Some(1)));
+}
+
+#[test]
+fn a_config_table_is_passed_on_as_json() {
+    let json = serde_json::json!({
+        "layers": 6, "made": "2024-05-01", "nested": {"names": ["a", "b"], "on": true, "rate": 0.5}
+    });
+    assert_eq!(completed().config_json(), json);
+}
+
+#[test]
+fn the_json_schemas_in_the_repository_are_current() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
+    for (name, expected) in manifests::schema_files() {
+        let found = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(found == expected, "{name} is not current: run `cargo xtask schema`");
+    }
+}
+
+#[test]
+fn the_json_schemas_refuse_unknown_fields_and_demand_the_version() {
+    for (name, text) in manifests::schema_files() {
+        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(schema["additionalProperties"], false, "{name}");
+        assert_eq!(schema["properties"]["schema_version"]["const"], manifests::SCHEMA_VERSION, "{name}");
+        assert!(schema["required"].as_array().unwrap().contains(&"schema_version".into()), "{name}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = PackManifest::parse_bytes(&bytes);
+        let _ = BaseManifest::parse_bytes(&bytes);
+        let _ = HostConfig::parse_bytes(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_manifest_never_panics(at in 0..SOURCE.len(), byte in any::<u8>(), cut in any::<bool>()) {
+        let mut bytes = completed().to_toml().unwrap().into_bytes();
+        let at = at % bytes.len();
+        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        if let Ok(manifest) = PackManifest::parse_bytes(&bytes) {
+            prop_assert!(manifest.problems().is_empty());
+        }
+    }
+
+    #[test]
+    fn every_number_of_bytes_prints_and_parses_back(bytes in 0..=i64::MAX as u64) {
+        prop_assert_eq!(ByteSize::new(bytes).to_string().parse(), Ok(ByteSize::new(bytes)));
+    }
+
+    #[test]
+    fn arbitrary_text_never_panics_as_a_value(text in ".{0,60}") {
+        let _ = text.parse::<ByteSize>();
+        let _ = text.parse::<Sha256>();
+        let _ = text.parse::<manifests::MixtureChoice>();
+        let _ = text.parse::<manifests::FileName>();
+        let _ = text.parse::<manifests::PackId>();
+    }
+}
