@@ -1,0 +1,175 @@
+//! What an executor of graphs offers: it places weights, compiles plans and runs them.
+//!
+//! Two executors exist. [`crate::CpuBackend`] runs the project's own kernels over buffers that the plan fixed
+//! beforehand. [`crate::TensorBackend`] runs the same graphs operation by operation on candle tensors: on a GPU, and
+//! on the CPU as the reference that the first one is tested against.
+
+use std::sync::Arc;
+
+use modularbase_graph::{CheckedGraph, InputKind, KvLayer, WeightSpec};
+
+use crate::{Activations, CoreError, KvCache, StoredTensor, Weight};
+
+/// How matrices are held on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightDtype {
+    /// As the file stores them, where the executor has kernels for that; the nearest such format otherwise.
+    AsStored,
+    /// 4 bytes a weight.
+    F32,
+    /// 2 bytes a weight, 11 bits of significand.
+    F16,
+    /// 2 bytes a weight, 8 bits of significand.
+    BF16,
+    /// 8 bits, a scale for 32 weights.
+    Q8_0,
+    /// 4 bits, a scale for 32 weights.
+    Q4_0,
+    /// 4 bits, a scale and a minimum for 32 weights.
+    Q4_1,
+}
+
+/// Where a plan's weights come from: the name and what the graph says of it.
+pub type WeightLookup<'a> = dyn FnMut(&str, &WeightSpec) -> Result<Weight, CoreError> + 'a;
+
+/// What enters a plan.
+#[derive(Debug, Clone, Copy)]
+pub enum PlanInput<'a> {
+    /// Token ids, `[rows]`.
+    Tokens(&'a [u32]),
+    /// Hidden states, `[rows, width]`.
+    Hidden(&'a Activations),
+}
+
+impl PlanInput<'_> {
+    /// Tokens in all.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Tokens(ids) => ids.len(),
+            Self::Hidden(hidden) => hidden.rows(),
+        }
+    }
+}
+
+/// The part of a call's rows that belongs to one sequence.
+#[derive(Debug)]
+pub struct SequenceRows<'a> {
+    /// How many of the rows, in order.
+    pub rows: usize,
+    /// The sequence's cache for this plan; its length is the position of the first row.
+    pub cache: &'a mut KvCache,
+}
+
+/// An executor.
+pub trait Backend: Send + Sync {
+    /// Name of the device, as `--device` takes it.
+    fn device(&self) -> String;
+
+    /// Places a matrix `[rows, columns]` on the device.
+    ///
+    /// # Errors
+    /// A shape that the format does not allow, or no memory.
+    fn place_matrix(&self, tensor: &StoredTensor, dtype: WeightDtype) -> Result<Weight, CoreError>;
+
+    /// Places a vector `[n]` on the device, in f32.
+    ///
+    /// # Errors
+    /// A stored type that can't be converted, or no memory.
+    fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError>;
+
+    /// Makes a graph executable.
+    ///
+    /// # Errors
+    /// A weight that `weights` does not provide, or provides in another shape.
+    fn compile(
+        &self,
+        graph: &CheckedGraph,
+        weights: &mut WeightLookup<'_>,
+    ) -> Result<Arc<dyn Plan>, CoreError>;
+
+    /// The values of a weight in host memory, f32, row by row.
+    ///
+    /// # Errors
+    /// The copy from the device fails.
+    fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError>;
+}
+
+/// An executable graph with its weights.
+pub trait Plan: Send + Sync {
+    /// What it takes.
+    fn input(&self) -> Option<InputKind>;
+
+    /// Values a row of its output.
+    fn output_width(&self) -> usize;
+
+    /// The caches its attention needs, none for a plan without attention.
+    fn kv_layers(&self) -> &[KvLayer];
+
+    /// An empty cache for one sequence.
+    fn new_cache(&self) -> KvCache;
+
+    /// Bytes that a cache for `tokens` tokens takes.
+    fn cache_bytes(&self, tokens: usize) -> usize;
+
+    /// Runs rows of several sequences of any lengths in one call and appends to their caches.
+    ///
+    /// Returns `[rows, output_width]`. The result of a row depends on its own sequence alone.
+    ///
+    /// # Errors
+    /// Rows and sequences that do not fit together, a token id outside the vocabulary, or a failing device. The
+    /// caches then hold what they held before.
+    fn forward(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>])
+    -> Result<Activations, CoreError>;
+}
+
+/// Position of each row: its sequence's length so far, and on from there.
+pub(crate) fn positions(sequences: &[SequenceRows<'_>]) -> Vec<u32> {
+    let of_sequence = |sequence: &SequenceRows<'_>| {
+        let past = sequence.cache.len() as u32;
+        past..past + sequence.rows as u32
+    };
+    sequences.iter().flat_map(of_sequence).collect()
+}
+
+/// Checks what every executor demands of a call.
+pub(crate) fn check_call(
+    plan: &dyn Plan,
+    input: &PlanInput<'_>,
+    sequences: &[SequenceRows<'_>],
+) -> Result<(), CoreError> {
+    match (plan.input(), input) {
+        (Some(InputKind::Tokens), PlanInput::Tokens(_)) => {}
+        (Some(InputKind::Hidden { width }), PlanInput::Hidden(hidden)) if hidden.width() == width => {}
+        (kind, PlanInput::Tokens(_)) => {
+            return Err(CoreError::mismatch("plan input", format!("{kind:?}"), "token ids"));
+        }
+        (kind, PlanInput::Hidden(hidden)) => {
+            let found = format!("hidden states of width {}", hidden.width());
+            return Err(CoreError::mismatch("plan input", format!("{kind:?}"), found));
+        }
+    }
+    let rows: usize = sequences.iter().map(|sequence| sequence.rows).sum();
+    if !(sequences.is_empty() && plan.kv_layers().is_empty()) && rows != input.rows() {
+        return Err(CoreError::mismatch("rows of all sequences", input.rows(), rows));
+    }
+    match sequences.iter().find(|sequence| sequence.cache.layer_count() != plan.kv_layers().len()) {
+        Some(other) => {
+            Err(CoreError::mismatch("cache layers", plan.kv_layers().len(), other.cache.layer_count()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Counts the rows of a call that went well; takes back what a failed one appended.
+pub(crate) fn finish_call<T>(
+    result: Result<T, CoreError>,
+    sequences: &mut [SequenceRows<'_>],
+) -> Result<T, CoreError> {
+    for sequence in sequences {
+        match result {
+            Ok(_) => sequence.cache.advance(sequence.rows),
+            Err(_) => sequence.cache.truncate(sequence.cache.len()),
+        }
+    }
+    result
+}

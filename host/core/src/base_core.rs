@@ -1,0 +1,210 @@
+//! The base core: the layers of a real model on both sides of the slot, resident from start to end.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use modularbase_graph::{CheckedGraph, Graph, Init, WeightSpec, infer_shapes};
+use pack_sdk::{BaseShape, SlotRange, base_graphs};
+
+use crate::{
+    Activations, Backend, BaseFile, CoreError, Expert, Plan, PlanInput, SequenceRows, StoredTensor, Weight,
+    WeightDtype,
+};
+
+/// Gives a pack's own weights by name; `None` for a weight that the pack's file does not hold.
+pub type PackWeights<'a> = dyn Fn(&str) -> Option<StoredTensor<'a>> + 'a;
+
+/// A base on a device.
+pub struct BaseCore {
+    shape: BaseShape,
+    slot: SlotRange,
+    dtype: WeightDtype,
+    backend: Arc<dyn Backend>,
+    weights: HashMap<String, Weight>,
+    pub(crate) understanding: Arc<dyn Plan>,
+    pub(crate) fusion: Arc<dyn Plan>,
+    pub(crate) head: Arc<dyn Plan>,
+    whole: OnceLock<Arc<dyn Plan>>,
+}
+
+impl BaseCore {
+    /// Places a base's weights on the backend's device and compiles the plans around the slot.
+    ///
+    /// `progress(done, total)` is told the tensors placed so far.
+    ///
+    /// # Errors
+    /// A slot that does not lie inside the layers, a damaged file, weights that do not fit the device.
+    pub fn load(
+        file: &BaseFile,
+        slot: SlotRange,
+        backend: Arc<dyn Backend>,
+        dtype: WeightDtype,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, CoreError> {
+        let shape = file.shape().clone();
+        if slot.start >= slot.end || slot.end > shape.num_layers {
+            let expected = format!("0 <= start < end <= {}", shape.num_layers);
+            return Err(CoreError::mismatch("slot", expected, format!("[{}, {})", slot.start, slot.end)));
+        }
+        let specs = whole_graph_weights(&shape)?;
+        let mut weights = HashMap::with_capacity(specs.len());
+        for (done, (name, spec)) in specs.iter().enumerate() {
+            progress(done, specs.len());
+            if name == pack_sdk::base_weights::OUTPUT && file.tied_head() {
+                continue;
+            }
+            let tensor = StoredTensor::of_base(file, name)?;
+            let weight = match spec.shape.len() {
+                1 => backend.place_vector(&tensor)?,
+                _ => backend.place_matrix(&tensor, dtype)?,
+            };
+            weights.insert(name.clone(), weight);
+        }
+        if let (true, Some(embedding)) = (file.tied_head(), weights.get(pack_sdk::base_weights::TOKEN_EMBD)) {
+            weights.insert(pack_sdk::base_weights::OUTPUT.to_owned(), embedding.clone());
+        }
+        progress(specs.len(), specs.len());
+
+        let compile = |graph| {
+            let graph = infer_shapes(Graph::from_abi(&graph)?)?;
+            backend.compile(&graph, &mut |name, _| base_weight(&weights, name))
+        };
+        Ok(Self {
+            understanding: compile(base_graphs::understanding(&shape, slot.start))?,
+            fusion: compile(base_graphs::layers(&shape, slot.end..shape.num_layers))?,
+            head: compile(base_graphs::head(&shape))?,
+            whole: OnceLock::new(),
+            shape,
+            slot,
+            dtype,
+            backend,
+            weights,
+        })
+    }
+
+    /// Sizes and constants.
+    pub fn shape(&self) -> &BaseShape {
+        &self.shape
+    }
+
+    /// The layers that packs stand in for.
+    pub fn slot(&self) -> SlotRange {
+        self.slot
+    }
+
+    /// The executor.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Device bytes of all weights of the base, those of the slot's own layers included; a tied head counts once.
+    pub fn resident_bytes(&self) -> usize {
+        let tied = self.weights.get(pack_sdk::base_weights::OUTPUT).map_or(0, |output| {
+            match (output, self.weights.get(pack_sdk::base_weights::TOKEN_EMBD)) {
+                (Weight::CpuMatrix(a), Some(Weight::CpuMatrix(b))) if Arc::ptr_eq(a, b) => output.bytes(),
+                (Weight::TensorMatrix(a), Some(Weight::TensorMatrix(b))) if Arc::ptr_eq(a, b) => output.bytes(),
+                _ => 0,
+            }
+        });
+        self.weights.values().map(Weight::bytes).sum::<usize>() - tied
+    }
+
+    /// A base weight in host memory, f32, row by row.
+    ///
+    /// # Errors
+    /// No such weight, or the copy from the device fails.
+    pub fn read_weight(&self, name: &str) -> Result<Vec<f32>, CoreError> {
+        self.backend.read_weight(&base_weight(&self.weights, name)?)
+    }
+
+    /// Makes an expert of a pack's graph. Weights that `file` does not hold and that are copies of the base's are
+    /// shared with it: they cost nothing, and nothing is copied.
+    ///
+    /// # Errors
+    /// A graph that does not suit the slot, a weight that is in neither, or has another shape.
+    pub fn compile_expert(
+        &self,
+        name: &str,
+        generation: &str,
+        graph: &CheckedGraph,
+        file: &PackWeights<'_>,
+    ) -> Result<Expert, CoreError> {
+        graph.suits_slot(self.shape.hidden_size)?;
+        let mut own_bytes = 0;
+        let plan = self.backend.compile(graph, &mut |name, spec: &WeightSpec| {
+            if let Some(tensor) = file(name) {
+                let weight = match spec.shape.len() {
+                    1 => self.backend.place_vector(&tensor)?,
+                    _ => self.backend.place_matrix(&tensor, self.dtype)?,
+                };
+                own_bytes += weight.bytes();
+                return Ok(weight);
+            }
+            match &spec.init {
+                Init::CopyFromBase(source) => base_weight(&self.weights, source),
+                init => Err(CoreError::weight(
+                    name,
+                    format!("is not in the pack's weights file, and its init is `{init}`: train the pack or write its first weights with `cargo xtask pack build`"),
+                )),
+            }
+        })?;
+        Ok(Expert::new(name, generation, plan, own_bytes))
+    }
+
+    /// The base's own layers of the slot as an expert: what stands there when no pack does.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn own_slot_layers(&self) -> Result<Expert, CoreError> {
+        let graph = infer_shapes(Graph::from_abi(&base_graphs::layers(&self.shape, self.slot.layers()))?)?;
+        self.compile_expert("base", "base", &graph, &|_| None)
+    }
+
+    /// The logits `[tokens, vocab]` of the unmodified base in one piece, without any slot: the reference for
+    /// "no forgetting".
+    ///
+    /// # Errors
+    /// Too many tokens, a token outside the vocabulary, a failing device.
+    pub fn plain_logits(&self, tokens: &[u32]) -> Result<Activations, CoreError> {
+        self.check_length(tokens.len())?;
+        let whole = match self.whole.get() {
+            Some(plan) => plan,
+            None => {
+                let graph = base_graphs::understanding(&self.shape, self.shape.num_layers);
+                let graph = infer_shapes(Graph::from_abi(&graph)?)?;
+                let plan = self.backend.compile(&graph, &mut |name, _| base_weight(&self.weights, name))?;
+                self.whole.get_or_init(|| plan)
+            }
+        };
+        let mut cache = whole.new_cache();
+        let mut sequence = [SequenceRows { rows: tokens.len(), cache: &mut cache }];
+        let hidden = whole.forward(PlanInput::Tokens(tokens), &mut sequence)?;
+        self.head.forward(PlanInput::Hidden(&hidden), &mut [])
+    }
+
+    pub(crate) fn check_length(&self, tokens: usize) -> Result<(), CoreError> {
+        let limit = self.shape.max_position;
+        if tokens > limit { Err(CoreError::ContextLength { tokens, limit }) } else { Ok(()) }
+    }
+}
+
+fn base_weight(weights: &HashMap<String, Weight>, name: &str) -> Result<Weight, CoreError> {
+    weights.get(name).cloned().ok_or_else(|| {
+        CoreError::weight(name, "is not a weight of this base; canonical names look like `layers.18.attn_q`")
+    })
+}
+
+/// Every weight of a base with its shape, in the order of the layers.
+fn whole_graph_weights(shape: &BaseShape) -> Result<Vec<(String, WeightSpec)>, CoreError> {
+    let mut specs = Vec::new();
+    for graph in [base_graphs::understanding(shape, shape.num_layers), base_graphs::head(shape)] {
+        for node in Graph::from_abi(&graph)?.nodes {
+            if let modularbase_graph::Op::Weight(spec) = node.op {
+                specs.push((node.name, spec));
+            }
+        }
+    }
+    Ok(specs)
+}

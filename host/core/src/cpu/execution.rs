@@ -1,0 +1,375 @@
+//! Runs a lowered graph.
+
+use std::{
+    mem::take,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use modularbase_graph::{InputKind, KvLayer, RopeLayout};
+use modularbase_kernels::{
+    self as kernels, AttentionJob, AttentionShape, KvSlice, LinearOutput, Matrix, RopeAngles, Scratch,
+    ThreadPool,
+};
+
+use crate::{
+    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, SequenceRows,
+    backend::{check_call, finish_call, positions},
+    kv_cache::{KvRows, LayerCache},
+};
+
+use super::step::{MoeExpert, Program, Step};
+
+/// Buffers that plans of one executor share from call to call.
+#[derive(Default)]
+pub(super) struct Workspace {
+    buffers: Vec<Vec<f32>>,
+    /// For each distinct rotary embedding of the plan that runs.
+    angles: Vec<RopeAngles>,
+    scratch: Scratch,
+}
+
+/// A lowered graph on the CPU.
+pub(super) struct CpuPlan {
+    program: Program,
+    pool: ThreadPool,
+    kv_dtype: KvDtype,
+    workspace: Arc<Mutex<Workspace>>,
+    /// Inverse frequencies of each distinct rotary embedding.
+    frequencies: Vec<Vec<f32>>,
+}
+
+impl CpuPlan {
+    pub(super) fn new(
+        program: Program,
+        pool: ThreadPool,
+        kv_dtype: KvDtype,
+        workspace: Arc<Mutex<Workspace>>,
+    ) -> Self {
+        let frequencies = program.ropes.iter().map(|rope| rope.inverse_frequencies()).collect();
+        Self { program, pool, kv_dtype, workspace, frequencies }
+    }
+
+    /// A workspace that an earlier panic left behind holds no state that matters.
+    fn workspace(&self) -> MutexGuard<'_, Workspace> {
+        self.workspace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(
+        &self,
+        input: PlanInput<'_>,
+        sequences: &mut [SequenceRows<'_>],
+    ) -> Result<Vec<f32>, CoreError> {
+        let rows = input.rows();
+        let mut workspace = self.workspace();
+        let Workspace { buffers, angles, scratch } = &mut *workspace;
+        if buffers.len() < self.program.widths.len() {
+            buffers.resize_with(self.program.widths.len(), Vec::new);
+        }
+        for (buffer, width) in buffers.iter_mut().zip(&self.program.widths) {
+            buffer.resize(rows * width, 0.0);
+        }
+        if let (Some((_, Some(buffer))), PlanInput::Hidden(hidden)) = (self.program.input, input) {
+            let values = hidden
+                .as_host()
+                .ok_or_else(|| CoreError::mismatch("hidden states", "host memory", "a device tensor"))?;
+            buffers[buffer].copy_from_slice(values);
+        }
+        let positions = positions(sequences);
+        if angles.len() < self.frequencies.len() {
+            angles.resize_with(self.frequencies.len(), RopeAngles::new);
+        }
+        for (angles, frequencies) in angles.iter_mut().zip(&self.frequencies) {
+            angles.set(&positions, frequencies);
+        }
+        let mut call = Call { plan: self, rows, input, sequences, angles, buffers, scratch };
+        for step in &self.program.steps {
+            call.step(step)?;
+        }
+        Ok(take(&mut buffers[self.program.output]))
+    }
+}
+
+struct Call<'a, 'b> {
+    plan: &'a CpuPlan,
+    rows: usize,
+    input: PlanInput<'a>,
+    sequences: &'a mut [SequenceRows<'b>],
+    angles: &'a [RopeAngles],
+    buffers: &'a mut [Vec<f32>],
+    scratch: &'a mut Scratch,
+}
+
+impl Call<'_, '_> {
+    /// Runs `change` on one buffer while the others can be read.
+    fn write(
+        &mut self,
+        out: usize,
+        change: impl FnOnce(&mut Self, &mut [f32]) -> Result<(), CoreError>,
+    ) -> Result<(), CoreError> {
+        let mut buffer = take(&mut self.buffers[out]);
+        let result = change(self, &mut buffer);
+        self.buffers[out] = buffer;
+        result
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), CoreError> {
+        let pool = &self.plan.pool;
+        let rows = self.rows;
+        match step {
+            Step::Embedding { table, out } => self.write(*out, |call, out| call.embedding(table, out)),
+            Step::Linear { x, targets } => {
+                let mut outs: Vec<Vec<f32>> =
+                    targets.iter().map(|target| take(&mut self.buffers[target.out])).collect();
+                let mut outputs: Vec<LinearOutput<'_>> = targets
+                    .iter()
+                    .zip(&mut outs)
+                    .map(|(target, out)| LinearOutput {
+                        weight: &target.weight,
+                        bias: target.bias.as_deref(),
+                        out,
+                        accumulate: target.accumulate,
+                    })
+                    .collect();
+                let result = kernels::linear(pool, &self.buffers[*x], rows, &mut outputs, self.scratch);
+                for (target, out) in targets.iter().zip(outs) {
+                    self.buffers[target.out] = out;
+                }
+                Ok(result?)
+            }
+            Step::RmsNorm { x, weight, eps, out } => self.write(*out, |call, out| {
+                Ok(kernels::rms_norm(pool, &call.buffers[*x], rows, weight, *eps, out)?)
+            }),
+            Step::LayerNorm { x, weight, bias, eps, out } => self.write(*out, |call, out| {
+                Ok(kernels::layer_norm(pool, &call.buffers[*x], rows, weight, Some(bias), *eps, out)?)
+            }),
+            Step::Rope { inout, rope } => {
+                let spec = &self.plan.program.ropes[*rope];
+                let layout = match spec.layout {
+                    RopeLayout::Half => kernels::RopeLayout::HalfSplit,
+                    RopeLayout::Interleaved => kernels::RopeLayout::Interleaved,
+                };
+                let x = &mut self.buffers[*inout];
+                Ok(kernels::rope(pool, x, spec.head_dim, &self.angles[*rope], layout)?)
+            }
+            Step::Attention { q, k, v, cache, heads, causal, out } => {
+                self.append_kv(*cache, *k, *v)?;
+                let (heads, causal) = (*heads, *causal);
+                self.write(*out, |call, out| call.attention(*q, *cache, heads, causal, out))
+            }
+            Step::Silu { x, out } => {
+                self.write(*out, |call, out| Ok(kernels::silu(pool, &call.buffers[*x], out)?))
+            }
+            Step::Gelu { x, out } => {
+                self.write(*out, |call, out| Ok(kernels::gelu(pool, &call.buffers[*x], out)?))
+            }
+            Step::SiluMul { gate, up, out } => self.write(*out, |call, out| {
+                Ok(kernels::silu_mul(pool, &call.buffers[*gate], &call.buffers[*up], out)?)
+            }),
+            Step::Add { a, b, out } => self.write(*out, |call, out| {
+                Ok(kernels::add(pool, &call.buffers[*a], &call.buffers[*b], out)?)
+            }),
+            Step::Mul { a, b, out } => self.write(*out, |call, out| {
+                Ok(kernels::mul(pool, &call.buffers[*a], &call.buffers[*b], out)?)
+            }),
+            Step::MulVector { inout, vector } => {
+                let factors = vector.iter().cycle();
+                self.buffers[*inout].iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+                Ok(())
+            }
+            Step::Scale { x, factor, out } => {
+                self.write(*out, |call, out| Ok(kernels::scale(pool, *factor, &call.buffers[*x], out)?))
+            }
+            Step::Softmax { inout } => {
+                let x = &mut self.buffers[*inout];
+                let width = x.len() / rows;
+                Ok(kernels::softmax_rows(pool, x, rows, width)?)
+            }
+            Step::Concat { parts, out } => self.write(*out, |call, out| {
+                let width = out.len() / rows;
+                let mut first = 0;
+                for &part in parts {
+                    let values = &call.buffers[part];
+                    let count = values.len() / rows;
+                    for (row, values) in out.chunks_exact_mut(width).zip(values.chunks_exact(count)) {
+                        row[first..first + count].copy_from_slice(values);
+                    }
+                    first += count;
+                }
+                Ok(())
+            }),
+            Step::Moe { x, router, experts, top_k, out } => {
+                self.write(*out, |call, out| call.moe(*x, router, experts, *top_k, out))
+            }
+            Step::Copy { x, out } => self.write(*out, |call, out| {
+                out.copy_from_slice(&call.buffers[*x]);
+                Ok(())
+            }),
+        }
+    }
+
+    fn embedding(&mut self, table: &Matrix, out: &mut [f32]) -> Result<(), CoreError> {
+        let PlanInput::Tokens(ids) = self.input else {
+            return Err(CoreError::mismatch("plan input", "token ids", "hidden states"));
+        };
+        for (&id, row) in ids.iter().zip(out.chunks_exact_mut(table.cols())) {
+            if id as usize >= table.rows() {
+                return Err(CoreError::TokenId { id, vocabulary: table.rows() });
+            }
+            table.dequantize_rows(id as usize, 1, row)?;
+        }
+        Ok(())
+    }
+
+    fn append_kv(&mut self, cache: usize, k: usize, v: usize) -> Result<(), CoreError> {
+        let (mut keys, mut values) = (self.buffers[k].as_slice(), self.buffers[v].as_slice());
+        for sequence in self.sequences.iter_mut() {
+            let LayerCache { width, keys: key_rows, values: value_rows } = sequence.cache.layer_mut(cache);
+            let count = sequence.rows * *width;
+            key_rows.append(&self.plan.pool, &keys[..count], *width)?;
+            value_rows.append(&self.plan.pool, &values[..count], *width)?;
+            (keys, values) = (&keys[count..], &values[count..]);
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        q: usize,
+        cache: usize,
+        heads: usize,
+        causal: bool,
+        mut out: &mut [f32],
+    ) -> Result<(), CoreError> {
+        let layer = self.plan.program.kv_layers[cache];
+        let width = heads * layer.head_dim;
+        let shape = AttentionShape {
+            heads,
+            kv_heads: layer.kv_heads,
+            head_dim: layer.head_dim,
+            scale: 1.0 / (layer.head_dim as f32).sqrt(),
+            causal,
+        };
+        let mut queries = self.buffers[q].as_slice();
+        let mut jobs = Vec::with_capacity(self.sequences.len());
+        for sequence in self.sequences.iter().filter(|sequence| sequence.rows > 0) {
+            let past = sequence.cache.len();
+            let store = sequence.cache.layer(cache);
+            let (q, rest) = queries.split_at(sequence.rows * width);
+            let (own_out, rest_out) = out.split_at_mut(sequence.rows * width);
+            jobs.push(AttentionJob {
+                q,
+                keys: kv_slice(&store.keys)?,
+                values: kv_slice(&store.values)?,
+                kv_len: past + sequence.rows,
+                past,
+                out: own_out,
+            });
+            (queries, out) = (rest, rest_out);
+        }
+        Ok(kernels::attention(&self.plan.pool, &mut jobs, &shape, self.scratch)?)
+    }
+
+    /// For each expert, the rows that chose it go through its feed-forward together.
+    fn moe(
+        &mut self,
+        x: usize,
+        router: &Matrix,
+        experts: &[MoeExpert],
+        top_k: usize,
+        out: &mut [f32],
+    ) -> Result<(), CoreError> {
+        let pool = &self.plan.pool;
+        let x = take(&mut self.buffers[x]);
+        let width = router.cols();
+        let mut logits = vec![0.0; self.rows * experts.len()];
+        product(pool, &x, self.rows, router, &mut logits, self.scratch)?;
+        out.fill(0.0);
+        let mut chosen: Vec<Vec<(usize, f32)>> = vec![Vec::new(); experts.len()];
+        for (row, logits) in logits.chunks_exact(experts.len()).enumerate() {
+            for (expert, weight) in top_experts(logits, top_k) {
+                chosen[expert].push((row, weight));
+            }
+        }
+        for (expert, rows) in experts.iter().zip(&chosen).filter(|(_, rows)| !rows.is_empty()) {
+            let count = rows.len();
+            let gathered: Vec<f32> =
+                rows.iter().flat_map(|&(row, _)| x[row * width..][..width].iter().copied()).collect();
+            let mut gate = vec![0.0; count * expert.gate.rows()];
+            let mut up = vec![0.0; count * expert.up.rows()];
+            let mut down = vec![0.0; count * width];
+            product(pool, &gathered, count, &expert.gate, &mut gate, self.scratch)?;
+            product(pool, &gathered, count, &expert.up, &mut up, self.scratch)?;
+            let mut inner = vec![0.0; gate.len()];
+            kernels::silu_mul(pool, &gate, &up, &mut inner)?;
+            product(pool, &inner, count, &expert.down, &mut down, self.scratch)?;
+            for (&(row, weight), values) in rows.iter().zip(down.chunks_exact(width)) {
+                let sum = &mut out[row * width..][..width];
+                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn product(
+    pool: &ThreadPool,
+    x: &[f32],
+    rows: usize,
+    weight: &Matrix,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) -> Result<(), CoreError> {
+    let mut outputs = [LinearOutput { weight, bias: None, out, accumulate: false }];
+    Ok(kernels::linear(pool, x, rows, &mut outputs, scratch)?)
+}
+
+/// The `top_k` largest logits with softmax weights among themselves; of equal logits the first is taken.
+fn top_experts(logits: &[f32], top_k: usize) -> Vec<(usize, f32)> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    order.truncate(top_k);
+    let best = logits[order[0]];
+    let weights: Vec<f32> = order.iter().map(|&expert| (logits[expert] - best).exp()).collect();
+    let sum: f32 = weights.iter().sum();
+    order.into_iter().zip(weights).map(|(expert, weight)| (expert, weight / sum)).collect()
+}
+
+fn kv_slice(rows: &KvRows) -> Result<KvSlice<'_>, CoreError> {
+    match rows {
+        KvRows::F32(values) => Ok(KvSlice::F32(values)),
+        KvRows::F16(values) => Ok(KvSlice::F16(values)),
+        KvRows::Device(_) => Err(CoreError::mismatch("KV cache", "host memory", "a device tensor")),
+    }
+}
+
+impl Plan for CpuPlan {
+    fn input(&self) -> Option<InputKind> {
+        self.program.input.map(|(kind, _)| kind)
+    }
+
+    fn output_width(&self) -> usize {
+        self.program.widths[self.program.output]
+    }
+
+    fn kv_layers(&self) -> &[KvLayer] {
+        &self.program.kv_layers
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::on_host(self.kv_layers(), self.kv_dtype)
+    }
+
+    fn cache_bytes(&self, tokens: usize) -> usize {
+        KvCache::host_bytes(self.kv_layers(), self.kv_dtype, tokens)
+    }
+
+    fn forward(
+        &self,
+        input: PlanInput<'_>,
+        sequences: &mut [SequenceRows<'_>],
+    ) -> Result<Activations, CoreError> {
+        check_call(self, &input, sequences)?;
+        let values = self.run(input, sequences);
+        Activations::from_host(input.rows(), self.output_width(), finish_call(values, sequences)?)
+    }
+}

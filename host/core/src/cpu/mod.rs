@@ -1,0 +1,104 @@
+//! The CPU executor: a graph is lowered once to steps over numbered buffers, then run by the project's own kernels.
+
+mod execution;
+mod lowering;
+mod step;
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::quantized::GgmlDType;
+use modularbase_graph::CheckedGraph;
+use modularbase_kernels::{GgmlBlock, Matrix, ThreadPool, WeightFormat};
+
+use crate::{
+    Backend, CoreError, KvDtype, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
+};
+
+use self::execution::{CpuPlan, Workspace};
+
+/// Runs graphs on the CPU.
+pub struct CpuBackend {
+    pool: ThreadPool,
+    kv_dtype: KvDtype,
+    /// One call runs at a time; its buffers are kept for the next.
+    workspace: Arc<Mutex<Workspace>>,
+}
+
+impl CpuBackend {
+    /// An executor on `threads` threads, the calling one included.
+    pub fn new(threads: usize, kv_dtype: KvDtype) -> Self {
+        Self { pool: ThreadPool::new(threads.max(1)), kv_dtype, workspace: Arc::default() }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn place_matrix(&self, tensor: &StoredTensor, dtype: WeightDtype) -> Result<Weight, CoreError> {
+        let (rows, columns) = tensor.dims2()?;
+        let packed = match (dtype, ggml_block(tensor.dtype)) {
+            (WeightDtype::AsStored, Some(block)) => {
+                Matrix::from_ggml(block, rows, columns, &tensor.bytes, None)?
+            }
+            _ => Matrix::from_f32(packed_format(dtype, columns), rows, columns, &tensor.to_f32()?)?,
+        };
+        Ok(Weight::CpuMatrix(Arc::new(packed)))
+    }
+
+    fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError> {
+        Ok(Weight::CpuVector(tensor.to_f32()?.into()))
+    }
+
+    fn compile(
+        &self,
+        graph: &CheckedGraph,
+        weights: &mut WeightLookup<'_>,
+    ) -> Result<Arc<dyn Plan>, CoreError> {
+        let program = lowering::lower(graph, weights)?;
+        Ok(Arc::new(CpuPlan::new(program, self.pool.clone(), self.kv_dtype, Arc::clone(&self.workspace))))
+    }
+
+    fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError> {
+        match weight {
+            Weight::CpuMatrix(matrix) => {
+                let mut values = vec![0.0; matrix.rows() * matrix.cols()];
+                matrix.dequantize_rows(0, matrix.rows(), &mut values)?;
+                Ok(values)
+            }
+            Weight::CpuVector(vector) => Ok(vector.to_vec()),
+            other => Err(CoreError::mismatch("weight", "one placed by this executor", format!("{other:?}"))),
+        }
+    }
+}
+
+/// The block format that the kernels pack without a detour over f32.
+fn ggml_block(dtype: StoredDtype) -> Option<GgmlBlock> {
+    Some(match dtype {
+        StoredDtype::F32 | StoredDtype::Ggml(GgmlDType::F32) => GgmlBlock::F32,
+        StoredDtype::F16 | StoredDtype::Ggml(GgmlDType::F16) => GgmlBlock::F16,
+        StoredDtype::BF16 | StoredDtype::Ggml(GgmlDType::BF16) => GgmlBlock::BF16,
+        StoredDtype::Ggml(GgmlDType::Q4_0) => GgmlBlock::Q4_0,
+        StoredDtype::Ggml(GgmlDType::Q4_1) => GgmlBlock::Q4_1,
+        StoredDtype::Ggml(GgmlDType::Q8_0) => GgmlBlock::Q8_0,
+        StoredDtype::Ggml(GgmlDType::Q4K) => GgmlBlock::Q4_K,
+        StoredDtype::Ggml(_) => return None,
+    })
+}
+
+/// The format for values that pass through f32. Block formats need whole blocks of 32 columns; a matrix that has
+/// none of them is kept at 16 bits.
+fn packed_format(dtype: WeightDtype, columns: usize) -> WeightFormat {
+    let blocks = |format| if columns.is_multiple_of(32) { format } else { WeightFormat::F16 };
+    match dtype {
+        WeightDtype::F32 => WeightFormat::F32,
+        WeightDtype::F16 => WeightFormat::F16,
+        WeightDtype::BF16 => WeightFormat::BF16,
+        // Formats without a kernel of their own have up to 6.6 bits a weight: 8 bits lose next to nothing.
+        WeightDtype::AsStored | WeightDtype::Q8_0 => blocks(WeightFormat::Q8_0),
+        WeightDtype::Q4_0 => blocks(WeightFormat::Q4_0),
+        WeightDtype::Q4_1 => blocks(WeightFormat::Q4_1),
+    }
+}
+

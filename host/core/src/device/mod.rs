@@ -1,0 +1,122 @@
+//! The second executor: a graph run operation by operation on candle tensors.
+//!
+//! On a GPU it is the way to run; on the CPU it is the plain reading of the operators' definitions that the other
+//! executor's results are held against.
+
+mod ops;
+mod plan;
+
+use std::{borrow::Cow, sync::Arc};
+
+use candle_core::{
+    DType, Device, Tensor,
+    quantized::{GgmlDType, QMatMul, QStorage, QTensor},
+};
+use modularbase_graph::CheckedGraph;
+
+use crate::{
+    Backend, CoreError, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup, weight::TensorMatrix,
+};
+
+use self::plan::TensorPlan;
+
+/// Runs graphs on a candle device.
+pub struct TensorBackend {
+    device: Device,
+    name: String,
+}
+
+impl TensorBackend {
+    /// The reference executor, on the CPU.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, name: "cpu".to_owned() }
+    }
+
+    /// A CUDA device by its ordinal.
+    ///
+    /// # Errors
+    /// A build without the feature `cuda`, no driver, or no such device.
+    pub fn cuda(ordinal: usize) -> Result<Self, CoreError> {
+        let name = format!("cuda:{ordinal}");
+        if !cfg!(feature = "cuda") {
+            let reason = "this build has no CUDA support; build with `--features cuda` or use --device cpu";
+            return Err(CoreError::Device { device: name, reason: reason.to_owned() });
+        }
+        match Device::new_cuda(ordinal) {
+            Ok(device) => Ok(Self { device, name }),
+            Err(error) => Err(CoreError::Device { device: name, reason: error.to_string() }),
+        }
+    }
+}
+
+impl Backend for TensorBackend {
+    fn device(&self) -> String {
+        self.name.clone()
+    }
+
+    fn place_matrix(&self, tensor: &StoredTensor, dtype: WeightDtype) -> Result<Weight, CoreError> {
+        let (rows, columns) = tensor.dims2()?;
+        let kept = match (dtype, tensor.dtype) {
+            (WeightDtype::AsStored, StoredDtype::Ggml(kept)) => Some(kept),
+            _ => None,
+        };
+        let product = match kept.or(ggml_dtype(dtype)) {
+            Some(quantized) if columns.is_multiple_of(quantized.block_size()) => {
+                let blocks: Cow<'_, [u8]> = match kept {
+                    Some(_) => Cow::Borrowed(&tensor.bytes),
+                    None => {
+                        let values = Tensor::from_vec(tensor.to_f32()?, (rows, columns), &Device::Cpu)?;
+                        Cow::Owned(QTensor::quantize(&values, quantized)?.data()?.into_owned())
+                    }
+                };
+                // `QTensor::quantize_onto` leaves padding uninitialised on CUDA; bytes placed as they are do not.
+                let storage = QStorage::from_data(blocks, &self.device, quantized)?;
+                QMatMul::from_arc(Arc::new(QTensor::new(storage, (rows, columns))?))?
+            }
+            _ => {
+                let wanted = match (dtype, tensor.dtype) {
+                    (WeightDtype::F16, _) | (WeightDtype::AsStored, StoredDtype::F16) => DType::F16,
+                    (WeightDtype::BF16, _) | (WeightDtype::AsStored, StoredDtype::BF16) => DType::BF16,
+                    _ => DType::F32,
+                };
+                let values = Tensor::from_vec(tensor.to_f32()?, (rows, columns), &Device::Cpu)?;
+                QMatMul::Tensor(values.to_dtype(wanted)?.to_device(&self.device)?)
+            }
+        };
+        Ok(Weight::TensorMatrix(Arc::new(TensorMatrix { rows, columns, product })))
+    }
+
+    fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError> {
+        let values = tensor.to_f32()?;
+        let length = values.len();
+        Ok(Weight::TensorVector(Tensor::from_vec(values, length, &self.device)?))
+    }
+
+    fn compile(
+        &self,
+        graph: &CheckedGraph,
+        weights: &mut WeightLookup<'_>,
+    ) -> Result<Arc<dyn Plan>, CoreError> {
+        Ok(Arc::new(TensorPlan::new(graph.clone(), self.device.clone(), weights)?))
+    }
+
+    fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError> {
+        match weight {
+            Weight::TensorMatrix(matrix) => {
+                let rows = Tensor::arange(0, matrix.rows as u32, &self.device)?;
+                Ok(matrix.gather(&rows)?.flatten_all()?.to_vec1()?)
+            }
+            Weight::TensorVector(vector) => Ok(vector.to_vec1()?),
+            other => Err(CoreError::mismatch("weight", "one placed by this executor", format!("{other:?}"))),
+        }
+    }
+}
+
+fn ggml_dtype(dtype: WeightDtype) -> Option<GgmlDType> {
+    match dtype {
+        WeightDtype::Q8_0 => Some(GgmlDType::Q8_0),
+        WeightDtype::Q4_0 => Some(GgmlDType::Q4_0),
+        WeightDtype::Q4_1 => Some(GgmlDType::Q4_1),
+        WeightDtype::AsStored | WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 => None,
+    }
+}

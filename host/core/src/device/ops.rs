@@ -1,0 +1,160 @@
+//! Operators on tensors `[rows, width]`, in f32 and in forms that have a gradient.
+
+use candle_core::{D, DType, Device, Tensor, quantized::QMatMul};
+use candle_nn::Module;
+use modularbase_graph::{RopeLayout, RopeSpec};
+
+use crate::{CoreError, weight::TensorMatrix};
+
+/// `x w^T + bias`.
+pub(super) fn linear(x: &Tensor, weight: &TensorMatrix, bias: Option<&Tensor>) -> Result<Tensor, CoreError> {
+    let product = match &weight.product {
+        QMatMul::QTensor(_) => weight.product.forward(x)?,
+        QMatMul::Tensor(matrix) | QMatMul::TensorF16(matrix) => {
+            x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32)?
+        }
+    };
+    Ok(match bias {
+        Some(bias) => product.broadcast_add(bias)?,
+        None => product,
+    })
+}
+
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor, CoreError> {
+    let mean_square = (x.sqr()?.sum_keepdim(D::Minus1)? / x.dim(D::Minus1)? as f64)?;
+    Ok(x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)?)
+}
+
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor, CoreError> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let scaled = centred.broadcast_div(&(variance + f64::from(eps))?.sqrt()?)?;
+    Ok(scaled.broadcast_mul(weight)?.broadcast_add(bias)?)
+}
+
+/// Cosines and sines `[rows, 1, head_dim / 2]` of the rows' positions.
+pub(super) fn rope_table(
+    spec: &RopeSpec,
+    positions: &[u32],
+    device: &Device,
+) -> Result<(Tensor, Tensor), CoreError> {
+    let frequencies = spec.inverse_frequencies();
+    let angles: Vec<f32> = positions
+        .iter()
+        .flat_map(|&position| frequencies.iter().map(move |frequency| position as f32 * frequency))
+        .collect();
+    let angles = Tensor::from_vec(angles, (positions.len(), 1, frequencies.len()), &Device::Cpu)?;
+    Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
+}
+
+pub(super) fn rope(x: &Tensor, spec: &RopeSpec, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, CoreError> {
+    let (rows, width) = x.dims2()?;
+    let (heads, half) = (width / spec.head_dim, spec.head_dim / 2);
+    let rotated = match spec.layout {
+        RopeLayout::Half => {
+            let x = x.reshape((rows, heads, 2, half))?;
+            let (a, b) = (x.narrow(2, 0, 1)?.squeeze(2)?, x.narrow(2, 1, 1)?.squeeze(2)?);
+            let (a, b) = rotate(&a, &b, cos, sin)?;
+            Tensor::stack(&[a, b], 2)?
+        }
+        RopeLayout::Interleaved => {
+            let x = x.reshape((rows, heads, half, 2))?;
+            let (a, b) = (x.narrow(3, 0, 1)?.squeeze(3)?, x.narrow(3, 1, 1)?.squeeze(3)?);
+            let (a, b) = rotate(&a, &b, cos, sin)?;
+            Tensor::stack(&[a, b], 3)?
+        }
+    };
+    Ok(rotated.reshape((rows, width))?)
+}
+
+fn rotate(a: &Tensor, b: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor), CoreError> {
+    let real = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
+    let imaginary = (a.broadcast_mul(sin)? + b.broadcast_mul(cos)?)?;
+    Ok((real, imaginary))
+}
+
+/// Attention of one sequence: `q [rows, heads * d]` against all of `k`, `v` `[len, kv_heads * d]`, of which the last
+/// `rows` are the queries' own.
+pub(super) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    kv_heads: usize,
+    causal: bool,
+) -> Result<Tensor, CoreError> {
+    let (rows, width) = q.dims2()?;
+    let (len, head_dim, group) = (k.dim(0)?, width / heads, heads / kv_heads);
+    // [kv_heads, group * rows, d] against [kv_heads, len, d]: no copy of the keys for each head.
+    let q = q.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?.contiguous()?;
+    let q = (q.reshape((kv_heads, group * rows, head_dim))? * (1.0 / (head_dim as f64).sqrt()))?;
+    let per_head =
+        |x: &Tensor| -> candle_core::Result<Tensor> { x.reshape((len, kv_heads, head_dim))?.transpose(0, 1)?.contiguous() };
+    let scores = q.matmul(&per_head(k)?.t()?)?;
+    let scores = match causal && rows > 1 {
+        true => {
+            let past = len - rows;
+            let mask: Vec<f32> = (0..rows)
+                .flat_map(|row| (0..len).map(move |key| if key > past + row { f32::NEG_INFINITY } else { 0.0 }))
+                .collect();
+            let mask = Tensor::from_vec(mask, (1, 1, rows, len), q.device())?;
+            let scores = scores.reshape((kv_heads, group, rows, len))?.broadcast_add(&mask)?;
+            scores.reshape((kv_heads, group * rows, len))?
+        }
+        false => scores,
+    };
+    let mixed = softmax(&scores)?.matmul(&per_head(v)?)?;
+    Ok(mixed.reshape((kv_heads, group, rows, head_dim))?.permute((2, 0, 1, 3))?.reshape((rows, width))?)
+}
+
+pub(super) fn softmax(x: &Tensor) -> Result<Tensor, CoreError> {
+    Ok(candle_nn::ops::softmax(x, D::Minus1)?)
+}
+
+/// The weights of a [`modularbase_graph::Op::MoeFfn`].
+pub(super) struct MoeWeights<'a> {
+    pub(super) router: &'a TensorMatrix,
+    pub(super) gate: &'a TensorMatrix,
+    pub(super) up: &'a TensorMatrix,
+    pub(super) down: &'a TensorMatrix,
+}
+
+/// Every expert over every row, then those of the `top_k` by their renormalised weight: simple, and the same result
+/// as running the chosen ones alone.
+pub(super) fn moe_ffn(
+    x: &Tensor,
+    weights: &MoeWeights<'_>,
+    experts: usize,
+    top_k: usize,
+) -> Result<Tensor, CoreError> {
+    let (rows, width) = x.dims2()?;
+    let inner = weights.gate.rows / experts;
+    let logits = linear(x, weights.router, None)?;
+    let choice = choose(&logits.to_vec2()?, top_k);
+    let choice = Tensor::from_vec(choice, (rows, experts), x.device())?;
+    let hidden = (linear(x, weights.gate, None)?.silu()? * linear(x, weights.up, None)?)?;
+    let all = Tensor::arange(0, weights.down.rows as u32, x.device())?;
+    let down = weights.down.gather(&all)?;
+    let mut sum = x.zeros_like()?;
+    for expert in 0..experts {
+        let part = hidden.narrow(1, expert * inner, inner)?.contiguous()?;
+        let part = part.matmul(&down.narrow(0, expert * width, width)?.t()?)?;
+        sum = (sum + part.broadcast_mul(&choice.narrow(1, expert, 1)?)?)?;
+    }
+    Ok(sum)
+}
+
+/// Softmax over the `top_k` largest logits of each row, zero elsewhere; of equal logits the first is taken.
+fn choose(logits: &[Vec<f32>], top_k: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(logits.len() * logits.first().map_or(0, Vec::len));
+    for row in logits {
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        let best = row[order[0]];
+        let mut weights = vec![0.0; row.len()];
+        order.iter().take(top_k).for_each(|&expert| weights[expert] = (row[expert] - best).exp());
+        let sum: f32 = weights.iter().sum();
+        all.extend(weights.into_iter().map(|weight| weight / sum));
+    }
+    all
+}

@@ -1,0 +1,193 @@
+//! Keys and values of one sequence for one plan, owned by the host.
+
+use candle_core::Tensor;
+use modularbase_graph::KvLayer;
+use modularbase_kernels::ThreadPool;
+
+use crate::CoreError;
+
+/// Precision of keys and values in host memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvDtype {
+    /// 4 bytes a value.
+    F32,
+    /// 2 bytes a value.
+    F16,
+}
+
+/// Room is made for so many tokens at a time: few reallocations, little waste.
+const GROWTH_TOKENS: usize = 256;
+
+/// Keys after RoPE and values, `[tokens, kv_heads * head_dim]` a layer.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    len: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct LayerCache {
+    pub(crate) width: usize,
+    pub(crate) keys: KvRows,
+    pub(crate) values: KvRows,
+}
+
+/// Rows of one layer's keys or values.
+#[derive(Debug)]
+pub(crate) enum KvRows {
+    F32(Vec<f32>),
+    /// Bits of IEEE half-precision numbers.
+    F16(Vec<u16>),
+    Device(DeviceRows),
+}
+
+/// Rows on a device: a tensor `[capacity, width]` of which the first `len` rows count.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceRows {
+    store: Option<Tensor>,
+    len: usize,
+}
+
+impl DeviceRows {
+    /// Appends `[rows, width]` and gives all rows, `[len, width]`.
+    pub(crate) fn append(&mut self, rows: &Tensor) -> Result<Tensor, CoreError> {
+        let (count, width) = rows.dims2()?;
+        let needed = self.len + count;
+        let store = match self.store.take() {
+            Some(store) if store.dim(0)? >= needed => store,
+            old => {
+                let capacity = needed.next_multiple_of(GROWTH_TOKENS);
+                let store = Tensor::zeros((capacity, width), rows.dtype(), rows.device())?;
+                if let Some(old) = old {
+                    store.slice_set(&old.narrow(0, 0, self.len)?.contiguous()?, 0, 0)?;
+                }
+                store
+            }
+        };
+        store.slice_set(&rows.contiguous()?, 0, self.len)?;
+        self.len = needed;
+        let all = store.narrow(0, 0, needed)?;
+        self.store = Some(store);
+        Ok(all)
+    }
+}
+
+impl KvRows {
+    fn host(dtype: KvDtype) -> Self {
+        match dtype {
+            KvDtype::F32 => Self::F32(Vec::new()),
+            KvDtype::F16 => Self::F16(Vec::new()),
+        }
+    }
+
+    /// Appends rows in host memory.
+    pub(crate) fn append(&mut self, pool: &ThreadPool, rows: &[f32], width: usize) -> Result<(), CoreError> {
+        match self {
+            Self::F32(store) => {
+                make_room(store, rows.len(), width);
+                store.extend_from_slice(rows);
+            }
+            Self::F16(store) => {
+                make_room(store, rows.len(), width);
+                let old = store.len();
+                store.resize(old + rows.len(), 0);
+                modularbase_kernels::f32_to_f16(pool, rows, &mut store[old..])?;
+            }
+            Self::Device(_) => return Err(CoreError::mismatch("KV cache", "host memory", "a device tensor")),
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: usize, width: usize) {
+        match self {
+            Self::F32(store) => store.truncate(len * width),
+            Self::F16(store) => store.truncate(len * width),
+            Self::Device(rows) => rows.len = rows.len.min(len),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(store) => store.capacity() * size_of::<f32>(),
+            Self::F16(store) => store.capacity() * size_of::<u16>(),
+            Self::Device(rows) => {
+                rows.store.as_ref().map_or(0, |store| store.elem_count() * store.dtype().size_in_bytes())
+            }
+        }
+    }
+}
+
+fn make_room<T>(store: &mut Vec<T>, more: usize, width: usize) {
+    let needed = store.len() + more;
+    if needed > store.capacity() {
+        let step = GROWTH_TOKENS * width;
+        store.reserve_exact(needed.next_multiple_of(step) - store.len());
+    }
+}
+
+impl KvCache {
+    pub(crate) fn on_host(layers: &[KvLayer], dtype: KvDtype) -> Self {
+        Self::with(layers, || KvRows::host(dtype))
+    }
+
+    pub(crate) fn on_device(layers: &[KvLayer]) -> Self {
+        Self::with(layers, || KvRows::Device(DeviceRows::default()))
+    }
+
+    fn with(layers: &[KvLayer], rows: impl Fn() -> KvRows) -> Self {
+        let layers =
+            layers.iter().map(|layer| LayerCache { width: layer.width(), keys: rows(), values: rows() }).collect();
+        Self { layers, len: 0 }
+    }
+
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes allocated for keys and values, room for further tokens included.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.keys.bytes() + layer.values.bytes()).sum()
+    }
+
+    /// Bytes that a cache of `tokens` tokens in host memory takes, for a reservation made beforehand.
+    pub fn host_bytes(layers: &[KvLayer], dtype: KvDtype, tokens: usize) -> usize {
+        let size = match dtype {
+            KvDtype::F32 => size_of::<f32>(),
+            KvDtype::F16 => size_of::<u16>(),
+        };
+        let rows = tokens.next_multiple_of(GROWTH_TOKENS);
+        layers.iter().map(|layer| 2 * layer.width() * rows * size).sum()
+    }
+
+    /// Forgets all tokens from `len` on. A forward pass that failed half-way is undone by this too.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        for layer in &mut self.layers {
+            layer.keys.truncate(self.len, layer.width);
+            layer.values.truncate(self.len, layer.width);
+        }
+    }
+
+    pub(crate) fn layer(&self, index: usize) -> &LayerCache {
+        &self.layers[index]
+    }
+
+    pub(crate) fn layer_mut(&mut self, index: usize) -> &mut LayerCache {
+        &mut self.layers[index]
+    }
+
+    pub(crate) fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Counts tokens whose keys and values every layer now holds.
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+}

@@ -1,0 +1,94 @@
+//! Experts and the mixtures they are fused in.
+
+use std::sync::Arc;
+
+use crate::{CoreError, Plan};
+
+/// A pack's network on the device, ready to stand in the slot.
+pub struct Expert {
+    name: String,
+    generation: String,
+    plan: Arc<dyn Plan>,
+    resident_bytes: usize,
+}
+
+impl Expert {
+    pub(crate) fn new(name: &str, generation: &str, plan: Arc<dyn Plan>, resident_bytes: usize) -> Self {
+        Self { name: name.to_owned(), generation: generation.to_owned(), plan, resident_bytes }
+    }
+
+    /// The pack's name, for people; never an identity.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The identity that caches are keyed by.
+    pub fn generation(&self) -> &str {
+        &self.generation
+    }
+
+    /// Device bytes of its own weights; those shared with the base count there.
+    pub fn resident_bytes(&self) -> usize {
+        self.resident_bytes
+    }
+
+    /// Its executable graph.
+    pub fn plan(&self) -> &Arc<dyn Plan> {
+        &self.plan
+    }
+}
+
+impl std::fmt::Debug for Expert {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Expert({} {})", self.name, self.generation)
+    }
+}
+
+/// Experts and their weights, `w_i > 0`, `sum w_i = 1`, no generation twice.
+#[derive(Debug, Clone)]
+pub struct Mixture(Vec<(Arc<Expert>, f32)>);
+
+impl Mixture {
+    /// Scales `weights` to a sum of 1 and drops experts of weight 0. A generation given twice counts once, with both
+    /// weights.
+    ///
+    /// # Errors
+    /// A weight that is negative or not finite, or none above 0.
+    pub fn new(parts: Vec<(Arc<Expert>, f32)>) -> Result<Self, CoreError> {
+        let mut merged: Vec<(Arc<Expert>, f32)> = Vec::with_capacity(parts.len());
+        for (expert, weight) in parts {
+            if !weight.is_finite() || weight < 0.0 {
+                let found = format!("{weight} for {}", expert.name());
+                return Err(CoreError::mismatch("mixture weight", "a finite number >= 0", found));
+            }
+            match merged.iter_mut().find(|(known, _)| known.generation() == expert.generation()) {
+                Some((_, sum)) => *sum += weight,
+                None => merged.push((expert, weight)),
+            }
+        }
+        merged.retain(|(_, weight)| *weight > 0.0);
+        let sum: f32 = merged.iter().map(|(_, weight)| weight).sum();
+        if merged.is_empty() || !sum.is_finite() {
+            return Err(CoreError::mismatch("mixture", "at least one weight above 0", "none"));
+        }
+        merged.iter_mut().for_each(|(_, weight)| *weight /= sum);
+        Ok(Self(merged))
+    }
+
+    /// One expert with all the weight.
+    pub fn single(expert: Arc<Expert>) -> Self {
+        Self(vec![(expert, 1.0)])
+    }
+
+    /// The experts with their weights.
+    pub fn parts(&self) -> &[(Arc<Expert>, f32)] {
+        &self.0
+    }
+
+    /// Whether caches made behind the slot under one mixture are valid under the other: the same generations in the
+    /// same order with the same weights, to the bit.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let key = |(expert, weight): &(Arc<Expert>, f32)| (expert.generation().to_owned(), weight.to_bits());
+        self.0.len() == other.0.len() && self.0.iter().map(key).eq(other.0.iter().map(key))
+    }
+}
