@@ -113,11 +113,12 @@ macro_rules! export_pack {
             #[unsafe(link_section = ".note.modularbase.pack")]
             static ABI_NOTE: pack_abi::AbiNote = pack_abi::AbiNote::current();
 
-            extern "C" fn info() -> pack_abi::PackInfo {
+            // Items are not hygienic: an author's own `build` or `info` must not be shadowed in `$pack`.
+            extern "C" fn __exported_info() -> pack_abi::PackInfo {
                 $crate::export::info(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             }
 
-            extern "C" fn build(
+            extern "C" fn __exported_build(
                 host: pack_abi::HostApi_Ref,
                 config: abi_stable::std_types::RStr<'_>,
             ) -> pack_abi::AbiResult<pack_abi::Graph> {
@@ -125,25 +126,25 @@ macro_rules! export_pack {
             }
 
             // A constant: `leak_into_prefix` would leak an allocation at each load.
-            struct Module;
-            impl Module {
+            struct __ExportedModule;
+            impl __ExportedModule {
                 const WITH_METADATA: &'static abi_stable::prefix_type::WithMetadata<pack_abi::PackModule> =
                     &abi_stable::prefix_type::WithMetadata::new(pack_abi::PackModule {
-                        info,
-                        build,
+                        info: __exported_info,
+                        build: __exported_build,
                         extension: abi_stable::std_types::ROption::RNone,
                     });
             }
 
-            fn root_module() -> pack_abi::PackModule_Ref {
-                pack_abi::PackModule_Ref(Module::WITH_METADATA.static_as_prefix())
+            fn __exported_root_module() -> pack_abi::PackModule_Ref {
+                pack_abi::PackModule_Ref(__ExportedModule::WITH_METADATA.static_as_prefix())
             }
 
             // What `#[export_root_module]` expands to; written out so that authors need not depend on abi_stable.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
             static LIBRARY_HEADER: abi_stable::library::LibHeader = {
                 extern "C" fn load() -> abi_stable::library::RootModuleResult {
-                    abi_stable::library::__call_root_module_loader(root_module)
+                    abi_stable::library::__call_root_module_loader(__exported_root_module)
                 }
                 // SAFETY: `load` gives a `PackModule_Ref`, the type the header is made for.
                 unsafe {

@@ -18,8 +18,7 @@
 //!     let scaled = graph.scale(hidden, 1.01);
 //!     Ok(graph.finish(&[scaled]))
 //! }
-//! // pack_sdk::export_pack!(build);
-//! # let _ = build;
+//! pack_sdk::export_pack!(build);
 //! ```
 //!
 //! A pack is a `cdylib` crate with a `pack.toml` beside its `Cargo.toml`, built for unwinding (`panic = "unwind"`,
