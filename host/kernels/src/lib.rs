@@ -1,1 +1,47 @@
 //! CPU kernels: packed weights, matrix products, attention, and the thread pool they run on.
+//!
+//! Everything is safe to call: sizes are checked, and the instruction set is chosen at run time (AVX-512 VNNI, AVX2,
+//! or plain code, see [`CpuLevel`]). All tensors are row-major f32 unless stated; `m` is the number of token rows.
+//! The crate knows nothing of models: it neither allocates nor remembers anything beyond [`Matrix`], [`Scratch`]
+//! and the [`ThreadPool`].
+
+mod activations;
+mod aligned;
+mod attention;
+mod attention_decode;
+mod attention_prefill;
+mod chunk_scheduler;
+mod cpu_level;
+mod elementwise;
+mod error;
+mod exp;
+mod half_floats;
+mod linear;
+mod linear_kernels;
+mod norm;
+mod packed_matrix;
+mod quantize;
+mod rope;
+mod scratch;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod simd_avx2;
+#[cfg(target_arch = "x86_64")]
+mod simd_avx512;
+mod simd_scalar;
+mod thread_pool;
+mod weight_format;
+
+pub use attention::{AttentionJob, AttentionShape, KvSlice, attention};
+pub use chunk_scheduler::ChunkScheduler;
+pub use cpu_level::CpuLevel;
+pub use elementwise::{add, add_to, argmax, axpy, gelu, gelu_erf, mul, scale, silu, silu_mul, softmax_rows};
+pub use error::KernelError;
+pub use half_floats::{f16_to_f32, f32_to_f16};
+pub use linear::{LinearOutput, linear};
+pub use norm::{layer_norm, rms_norm};
+pub use packed_matrix::Matrix;
+pub use rope::{RopeAngles, RopeLayout, rope};
+pub use scratch::Scratch;
+pub use thread_pool::{ThreadPool, split_range};
+pub use weight_format::{GgmlBlock, WeightFormat};

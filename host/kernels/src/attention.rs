@@ -1,0 +1,452 @@
+//! Scaled dot-product attention over a token-major KV cache, for several sequences of different lengths in one call.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::attention_decode::{DECODE_CHUNK, DECODE_WORKSPACE, DecodeChunk};
+use crate::attention_prefill::{KEYS, PrefillSizes, PrefillTile};
+use crate::chunk_scheduler::ChunkScheduler;
+use crate::error::{KernelError, check_length, checked_mul};
+use crate::exp::exp;
+use crate::linear::SharedPointer;
+use crate::scratch::{Scratch, reserve};
+use crate::simd::{Kernel, LANES, Simd, launch};
+use crate::thread_pool::ThreadPool;
+
+/// Keys or values of one layer: `[tokens, kv_heads * head_dim]`. May hold more tokens than are used.
+#[derive(Debug, Clone, Copy)]
+pub enum KvSlice<'a> {
+    F32(&'a [f32]),
+    /// Bits of IEEE half floats.
+    F16(&'a [u16]),
+}
+
+impl KvSlice<'_> {
+    /// Values in the slice.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// Whether the slice is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What all sequences of a call have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads, a multiple of `kv_heads`: heads `g * n .. g * (n + 1)` share KV head `n`, with
+    /// `g = heads / kv_heads`.
+    pub heads: usize,
+    pub kv_heads: usize,
+    /// Values of one head.
+    pub head_dim: usize,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Query row `r` sees keys `0..=past + r`; otherwise all of `0..kv_len`.
+    pub causal: bool,
+}
+
+/// One sequence of an [`attention`] call.
+#[derive(Debug)]
+pub struct AttentionJob<'a> {
+    /// `[m, heads * head_dim]`.
+    pub q: &'a [f32],
+    pub keys: KvSlice<'a>,
+    pub values: KvSlice<'a>,
+    /// Tokens in the cache, this call's `m` included.
+    pub kv_len: usize,
+    /// Tokens in the cache before this call's first row.
+    pub past: usize,
+    /// `[m, heads * head_dim]`.
+    pub out: &'a mut [f32],
+}
+
+/// A number that keys and values are stored as.
+pub(crate) trait KvElement: Copy + 'static {
+    /// Sixteen values. Conditions: see [`Simd`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
+    /// The first `n` values, all if there are more; the others are zero. Conditions: see [`Simd`].
+    unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::F;
+}
+
+impl KvElement for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::F {
+        // SAFETY: passed on.
+        unsafe { if n >= LANES { S::load(p) } else { S::load_first(p, n) } }
+    }
+}
+
+impl KvElement for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::load_f16(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::F {
+        // SAFETY: passed on; the short case reads n values into a buffer of sixteen.
+        unsafe {
+            if n >= LANES {
+                return S::load_f16(p);
+            }
+            let mut lanes = [0; LANES];
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            S::load_f16(lanes.as_ptr())
+        }
+    }
+}
+
+/// Unfinished results of some query vectors: for each its weighted sum of values, the maximum that its weights are
+/// relative to, and their sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Partial {
+    start: *mut f32,
+    head_dim: usize,
+}
+
+impl Partial {
+    /// f32 values for each query vector.
+    fn values(head_dim: usize) -> usize {
+        head_dim + 2
+    }
+
+    /// Where a query's weighted sum lies.
+    #[inline(always)]
+    pub fn vector(self, query: usize) -> *mut f32 {
+        self.start.wrapping_add(query * Self::values(self.head_dim))
+    }
+
+    /// Conditions: the query is one that there is room for.
+    #[inline(always)]
+    pub unsafe fn set_weight(self, query: usize, top: f32, sum: f32) {
+        // SAFETY: the two values after the vector.
+        unsafe { self.vector(query).add(self.head_dim).cast::<[f32; 2]>().write_unaligned([top, sum]) };
+    }
+
+    /// Conditions: as for `set_weight`, which was called before.
+    #[inline(always)]
+    pub unsafe fn weight(self, query: usize) -> (f32, f32) {
+        // SAFETY: the two values after the vector.
+        let [top, sum] = unsafe { self.vector(query).add(self.head_dim).cast::<[f32; 2]>().read_unaligned() };
+        (top, sum)
+    }
+}
+
+/// Query vectors that a prefill unit takes together.
+const TILE_QUERIES: usize = 48;
+/// Up to this many rows, a sequence's cache is divided among workers.
+const FEW_ROWS: usize = 16;
+/// Tokens of such a division; a multiple of the tile.
+const FEW_ROWS_CHUNK: usize = 8 * KEYS;
+
+/// What a worker takes at a time: some rows of one sequence, one KV head, one stretch of the cache.
+#[derive(Clone, Copy)]
+pub(crate) struct Unit {
+    job: usize,
+    /// Where the sequence's results go.
+    out: SharedPointer<f32>,
+    kv_head: usize,
+    first_row: usize,
+    rows: usize,
+    /// One row, by the kernel for that.
+    single: bool,
+    chunk: usize,
+    chunks: usize,
+    /// Tokens in a chunk.
+    chunk_tokens: usize,
+    /// Which counter of unfinished chunks.
+    pending: usize,
+    /// Where the partial results of the first of several chunks start.
+    partial: usize,
+}
+
+/// `softmax(q k^T * scale) v` for each query row of each job. Grouped-query heads read their keys and values once.
+///
+/// A row's result depends on its own sequence alone: not on other jobs, nor on the number of threads. It is summed in
+/// tiles of 64 tokens (a single row: in chunks of 256), so that one row alone and the same row in a longer prefill differ
+/// by f32 rounding.
+///
+/// # Errors
+/// When heads cannot be grouped, a length does not fit, or a causal cache is shorter than `past + m`; nothing is
+/// written then.
+pub fn attention(
+    pool: &ThreadPool,
+    jobs: &mut [AttentionJob<'_>],
+    shape: AttentionShape,
+    scratch: &mut Scratch,
+) -> Result<(), KernelError> {
+    for job in jobs.iter() {
+        check(job, shape)?;
+    }
+    let group = shape.heads.checked_div(shape.kv_heads).unwrap_or(1);
+    let sizes = PrefillSizes::new(TILE_QUERIES.max(group), shape.head_dim);
+    let partial_values = plan(jobs, shape, scratch);
+    let each = Partial::values(shape.head_dim);
+    let too_large = KernelError::TooLarge { rows: partial_values, cols: shape.head_dim };
+    let bytes = checked_mul(partial_values, size_of::<f32>())?;
+    reserve(&mut scratch.partials, bytes).ok_or(too_large.clone())?;
+    // Each worker: working memory, and partial results that need no merging.
+    let working = sizes.values().max(DECODE_WORKSPACE / size_of::<f32>());
+    let worker_values = (working + sizes.queries * each).next_multiple_of(LANES);
+    let bytes = checked_mul(checked_mul(worker_values, pool.threads())?, size_of::<f32>())?;
+    reserve(&mut scratch.workers, bytes).ok_or(too_large)?;
+
+    let partials = SharedPointer(scratch.partials.as_mut_ptr().cast::<f32>());
+    let workspaces = SharedPointer(scratch.workers.as_mut_ptr().cast::<f32>());
+    let (units, pending) = (&scratch.units, &scratch.pending);
+    let jobs: &[AttentionJob<'_>] = jobs;
+    let chunks = ChunkScheduler::new(units.len(), 1, pool.threads());
+    let work = |worker: usize| {
+        while let Some(range) = chunks.next(worker) {
+            for unit in &units[range] {
+                // SAFETY: each worker index has a workspace of its own; units name rows, heads and tokens that `check`
+                // found to be there; each unit has its own partial results, which the one that brings the counter
+                // to zero reads after all were written, and its own rows and heads of the output.
+                unsafe {
+                    let workspace = workspaces.get().add(worker * worker_values);
+                    let own = Partial { start: workspace.add(working), head_dim: shape.head_dim };
+                    let stride = unit.rows * group * each;
+                    let shared = |chunk: usize| Partial {
+                        start: partials.get().add(unit.partial + chunk * stride),
+                        head_dim: shape.head_dim,
+                    };
+                    let to = if unit.chunks == 1 { own } else { shared(unit.chunk) };
+                    compute(pool, &jobs[unit.job], shape, unit, sizes, to, workspace);
+                    if unit.chunks == 1 {
+                        launch(pool.level(), Merge { unit, shape, first: own, stride });
+                    } else if pending[unit.pending].fetch_sub(1, Ordering::AcqRel) == 1 {
+                        launch(pool.level(), Merge { unit, shape, first: shared(0), stride });
+                    }
+                }
+            }
+        }
+    };
+    if units.len() == 1 {
+        work(0)
+    } else {
+        pool.run(&work)
+    }
+    Ok(())
+}
+
+/// Lists the units of a call, costly ones first, and returns how many values their partial results take.
+fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scratch) -> usize {
+    scratch.units.clear();
+    scratch.pending.clear();
+    let mut partial = 0;
+    let group = shape.heads / shape.kv_heads.max(1);
+    for (index, job) in jobs.iter_mut().enumerate() {
+        let m = job.q.len() / (shape.heads * shape.head_dim);
+        let out = SharedPointer(job.out.as_mut_ptr());
+        let tile_rows = (TILE_QUERIES / group).max(1);
+        for first_row in (0..m).step_by(tile_rows).rev() {
+            let rows = tile_rows.min(m - first_row);
+            let seen = if shape.causal { job.past + first_row + rows } else { job.kv_len };
+            let single = m == 1 && shape.head_dim.is_multiple_of(LANES);
+            let chunk_tokens = match m {
+                _ if single => DECODE_CHUNK,
+                ..=FEW_ROWS => FEW_ROWS_CHUNK,
+                _ => seen,
+            };
+            let chunks = seen.div_ceil(chunk_tokens);
+            for kv_head in 0..shape.kv_heads {
+                let pending = scratch.pending.len();
+                scratch.pending.push(AtomicUsize::new(chunks));
+                for chunk in 0..chunks {
+                    let (job, partial) = (index, partial);
+                    scratch.units.push(Unit {
+                        job,
+                        out,
+                        kv_head,
+                        first_row,
+                        rows,
+                        single,
+                        chunk,
+                        chunks,
+                        chunk_tokens,
+                        pending,
+                        partial,
+                    });
+                }
+                if chunks > 1 {
+                    partial += chunks * rows * group * Partial::values(shape.head_dim);
+                }
+            }
+        }
+    }
+    partial
+}
+
+/// Runs one unit. Conditions: as stated where it is called.
+unsafe fn compute(
+    pool: &ThreadPool,
+    job: &AttentionJob<'_>,
+    shape: AttentionShape,
+    unit: &Unit,
+    sizes: PrefillSizes,
+    to: Partial,
+    workspace: *mut f32,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        match (job.keys, job.values) {
+            (KvSlice::F32(k), KvSlice::F32(v)) => {
+                compute_as(pool, job, k.as_ptr(), v.as_ptr(), shape, unit, sizes, to, workspace);
+            }
+            (KvSlice::F16(k), KvSlice::F16(v)) => {
+                compute_as(pool, job, k.as_ptr(), v.as_ptr(), shape, unit, sizes, to, workspace);
+            }
+            _ => unreachable!("`check` refuses mixed caches"),
+        }
+    }
+}
+
+/// As [`compute`], with the cache's type known.
+#[allow(clippy::too_many_arguments)]
+unsafe fn compute_as<E: KvElement>(
+    pool: &ThreadPool,
+    job: &AttentionJob<'_>,
+    keys: *const E,
+    values: *const E,
+    shape: AttentionShape,
+    unit: &Unit,
+    sizes: PrefillSizes,
+    to: Partial,
+    workspace: *mut f32,
+) {
+    let AttentionShape { heads, kv_heads, head_dim, scale, causal } = shape;
+    let group = heads / kv_heads;
+    let stride = kv_heads * head_dim;
+    let q_stride = heads * head_dim;
+    let first = unit.chunk * unit.chunk_tokens;
+    let seen = if causal { job.past + unit.first_row + unit.rows } else { job.kv_len };
+    let last = (first + unit.chunk_tokens).min(seen);
+    // SAFETY: the unit's rows, KV head and tokens exist.
+    unsafe {
+        let q = job.q.as_ptr().add(unit.first_row * q_stride + unit.kv_head * group * head_dim);
+        let keys = keys.add(unit.kv_head * head_dim);
+        let values = values.add(unit.kv_head * head_dim);
+        if unit.single {
+            let (keys, values) = (keys.add(first * stride), values.add(first * stride));
+            let tokens = last - first;
+            let heads = group;
+            launch(
+                pool.level(),
+                DecodeChunk { q, heads, head_dim, scale, keys, values, stride, tokens, to, workspace },
+            );
+        } else {
+            launch(
+                pool.level(),
+                PrefillTile {
+                    q,
+                    q_stride,
+                    rows: unit.rows,
+                    heads: group,
+                    head_dim,
+                    scale,
+                    keys,
+                    values,
+                    stride,
+                    first,
+                    last,
+                    visible: if causal { job.past + unit.first_row + 1 } else { job.kv_len },
+                    causal,
+                    to,
+                    sizes,
+                    workspace,
+                },
+            );
+        }
+    }
+}
+
+/// Brings a unit's chunks together, in their order, and writes the output.
+///
+/// Conditions: `first` and what follows it at `stride` hold the finished partial results of the unit's chunks.
+struct Merge<'a> {
+    unit: &'a Unit,
+    shape: AttentionShape,
+    first: Partial,
+    stride: usize,
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { unit, shape, first, stride } = self;
+        let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+        let group = heads / kv_heads;
+        let chunk = |index: usize| Partial { start: first.start.wrapping_add(index * stride), head_dim };
+        for query in 0..unit.rows * group {
+            let (row, head) = (unit.first_row + query / group, unit.kv_head * group + query % group);
+            // SAFETY: the row and head are those of the unit; i + n <= head_dim.
+            unsafe {
+                let out = unit.out.get().add((row * heads + head) * head_dim);
+                let mut top = f32::NEG_INFINITY;
+                for index in 0..unit.chunks {
+                    top = top.max(chunk(index).weight(query).0);
+                }
+                let mut total = 0.0;
+                for index in 0..unit.chunks {
+                    let (own_top, sum) = chunk(index).weight(query);
+                    let factor = S::max_lane(exp::<S>(S::splat(own_top - top)));
+                    total += factor * sum;
+                    // Kept in place of the sum, for the loop below.
+                    chunk(index).set_weight(query, own_top, factor);
+                }
+                for i in (0..head_dim).step_by(LANES) {
+                    let n = (head_dim - i).min(LANES);
+                    let mut value = S::splat(0.0);
+                    for index in 0..unit.chunks {
+                        let factor = S::splat(chunk(index).weight(query).1);
+                        value = S::fma(factor, S::load_first(chunk(index).vector(query).add(i), n), value);
+                    }
+                    S::store_first(out.add(i), S::div(value, S::splat(total)), n);
+                }
+            }
+        }
+    }
+}
+
+fn check(job: &AttentionJob<'_>, shape: AttentionShape) -> Result<(), KernelError> {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    if heads == 0 || kv_heads == 0 || head_dim == 0 || !heads.is_multiple_of(kv_heads) {
+        let what = "query heads must be a multiple of the KV heads";
+        return Err(KernelError::Attention { what, expected: kv_heads, found: heads });
+    }
+    let width = checked_mul(heads, head_dim)?;
+    let m = job.q.len() / width;
+    check_length("attention queries", checked_mul(m, width)?, job.q.len())?;
+    check_length("attention output", job.q.len(), job.out.len())?;
+    let needed = checked_mul(job.kv_len, checked_mul(kv_heads, head_dim)?)?;
+    for (what, found) in [("key cache values", job.keys.len()), ("value cache values", job.values.len())] {
+        if found < needed {
+            return Err(KernelError::Attention { what, expected: needed, found });
+        }
+    }
+    if matches!(job.keys, KvSlice::F32(_)) != matches!(job.values, KvSlice::F32(_)) {
+        let what = "keys and values of one type, bits a value";
+        let bits = |slice: &KvSlice<'_>| if matches!(slice, KvSlice::F32(_)) { 32 } else { 16 };
+        return Err(KernelError::Attention { what, expected: bits(&job.keys), found: bits(&job.values) });
+    }
+    let seen = if shape.causal { job.past.saturating_add(m) } else { usize::from(m > 0) };
+    if job.kv_len < seen {
+        let what = "tokens in the cache";
+        return Err(KernelError::Attention { what, expected: seen, found: job.kv_len });
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! Behaviour of the public kernels, at every instruction set that this machine has.
+
+mod attention;
+mod common;
+mod linear;
+mod thread_pool;
