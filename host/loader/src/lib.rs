@@ -1,1 +1,41 @@
-//! From a folder to a checked pack: manifest, hashes, ELF inspection, probe, library handle.
+//! From a folder to a checked pack.
+//!
+//! A pack comes from outside, so each stage doubts it and the next one relies on what was found:
+//! [`PackFolder`] (manifest, sizes, hashes) -> [`fits_base`] -> [`inspect_library`] (the ELF file, unopened) ->
+//! [`FileCache`] (a copy nobody writes to) -> [`Prober`] (first contact in a child process) -> [`build_graph`] (open,
+//! compare layouts, build, copy the graph, close) -> shapes -> [`WeightsFile`]. [`open_pack`] is all of them in order;
+//! its failures name the pack and the stage.
+//!
+//! No code of a pack runs after `build`, and its library is closed before [`open_pack`] returns.
+//!
+//! *Deliberately not here*: devices, budgets, who may use a pack, what a base looks like on disk.
+
+mod base_fit;
+mod elf;
+mod error;
+mod file_cache;
+mod generation;
+mod library;
+mod open_pack;
+mod pack_folder;
+mod probe;
+mod text;
+mod weights_file;
+
+pub use base_fit::{
+    BaseContext, BaseMismatch, WrongResidentBytes, copies_fit_base, declaration_holds, fits_base,
+    resident_bytes,
+};
+pub use elf::{ElfInspection, Finding, PackNote, Severity, inspect_library};
+pub use error::{LoadError, LoadFailure, LoadStage, QuarantineReason};
+pub use file_cache::{CacheError, FileCache};
+pub use generation::Generation;
+pub use library::{
+    BuildRequest, BuiltPack, LibraryError, LogLine, PackInfo, Unload, build_graph, is_mapped, mapped_regions,
+};
+pub use open_pack::{Inspection, LoadContext, LoadTimings, LoadedPack, inspect, open_pack, probe_pack};
+pub use pack_folder::{FolderError, PackFolder};
+pub use probe::{
+    CycleReport, PROBE_ARGUMENT, ProbeError, ProbeLimits, ProbeReport, Prober, probe_child_main,
+};
+pub use weights_file::{WeightsError, WeightsFile, all_weights_have_values, weights_of};

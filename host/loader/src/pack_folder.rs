@@ -1,0 +1,167 @@
+//! A pack as it lies on disk: the manifest, and every file it names, of the stated size and hash.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use manifests::{FileRecord, MAX_MANIFEST_BYTES, ManifestError, PACK_MANIFEST_FILE, PackManifest, Sha256};
+use rustix::fs::{Mode, OFlags};
+
+use crate::Generation;
+
+/// A folder that holds what its manifest says.
+#[derive(Debug, Clone)]
+pub struct PackFolder {
+    /// The folder, without symbolic links.
+    pub path: PathBuf,
+    /// Its manifest.
+    pub manifest: PackManifest,
+    /// Its identity.
+    pub generation: Generation,
+}
+
+/// Why a folder is no sound pack.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The folder or a file in it can't be read.
+    #[error("can't read `{}`: {source}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The manifest is invalid.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A symbolic link leads elsewhere.
+    #[error("`{}` leads out of the pack's folder to `{}`: copy the file into the folder", path.display(), target.display())]
+    LeavesFolder {
+        /// The name in the folder.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A directory, device, pipe or socket.
+    #[error("`{}` is no regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// The manifest is larger than any real one.
+    #[error("`{}` has more than {MAX_MANIFEST_BYTES} bytes", .0.display())]
+    ManifestTooLarge(PathBuf),
+    /// Still being written, cut off, or another file.
+    #[error("`{}`: the manifest states {expected} bytes, the file has {found}: copy it again or rebuild the pack", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Bytes in the manifest.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// Another content than the manifest's.
+    #[error("`{}`: the manifest states SHA-256 {expected}, the file has {found}: copy it again or rebuild the pack", path.display())]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// In the manifest.
+        expected: Sha256,
+        /// Of the file.
+        found: Sha256,
+    },
+}
+
+impl PackFolder {
+    /// Reads the manifest and verifies every file it names.
+    ///
+    /// # Errors
+    /// The first file that is not as the manifest says.
+    pub fn read(path: &Path) -> Result<Self, FolderError> {
+        let path =
+            path.canonicalize().map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+        let manifest_path = path.join(PACK_MANIFEST_FILE);
+        let bytes = read_manifest(&path, &manifest_path)?;
+        let manifest = PackManifest::parse_bytes(&bytes).map_err(|error| error.in_file(&manifest_path))?;
+        for record in manifest.files() {
+            verify(&path, &record)?;
+        }
+        if let Some(signer) = &manifest.signer {
+            open_inside(&path, &signer.signature.in_folder(&path))?;
+        }
+        let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
+        let generation = Generation::new(&Sha256::of_bytes(&bytes), &manifest.library.sha256, weights);
+        Ok(Self { path, manifest, generation })
+    }
+
+    /// Where the library lies.
+    pub fn library_path(&self) -> PathBuf {
+        self.manifest.library.file.in_folder(&self.path)
+    }
+
+    /// Opens the library for reading.
+    ///
+    /// # Errors
+    /// It can't be opened, or has become a link that leads elsewhere.
+    pub fn open_library(&self) -> Result<File, FolderError> {
+        open_inside(&self.path, &self.library_path())
+    }
+
+    /// Opens the weights for reading, if the pack has any.
+    ///
+    /// # Errors
+    /// As [`PackFolder::open_library`].
+    pub fn open_weights(&self) -> Result<Option<File>, FolderError> {
+        let weights = self.manifest.weights.as_ref();
+        weights.map(|weights| open_inside(&self.path, &weights.file.in_folder(&self.path))).transpose()
+    }
+}
+
+fn read_manifest(folder: &Path, path: &Path) -> Result<Vec<u8>, FolderError> {
+    let file = open_inside(folder, path)?;
+    let mut bytes = Vec::new();
+    let limit = MAX_MANIFEST_BYTES;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+    if bytes.len() as u64 > limit {
+        return Err(FolderError::ManifestTooLarge(path.to_owned()));
+    }
+    Ok(bytes)
+}
+
+fn verify(folder: &Path, record: &FileRecord) -> Result<(), FolderError> {
+    let path = record.file.in_folder(folder);
+    let file = open_inside(folder, &path)?;
+    let read_error = |source| FolderError::Read { path: path.clone(), source };
+    // The size first: it needs no reading, and a file still being copied mostly differs in it.
+    let found = file.metadata().map_err(read_error)?.len();
+    if found != record.size {
+        return Err(FolderError::Size { path, expected: record.size, found });
+    }
+    let (found, length) = Sha256::of_reader(file.take(record.size + 1)).map_err(read_error)?;
+    if length != record.size {
+        return Err(FolderError::Size { path, expected: record.size, found: length });
+    }
+    if found != record.sha256 {
+        return Err(FolderError::Hash { path, expected: record.sha256, found });
+    }
+    Ok(())
+}
+
+/// Opens a regular file of the folder; a pipe or device is refused without waiting for it.
+fn open_inside(folder: &Path, path: &Path) -> Result<File, FolderError> {
+    let read_error = |source| FolderError::Read { path: path.to_owned(), source };
+    let target = path.canonicalize().map_err(read_error)?;
+    if target.parent() != Some(folder) {
+        return Err(FolderError::LeavesFolder { path: path.to_owned(), target });
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: File =
+        rustix::fs::open(&target, flags, Mode::empty()).map_err(|error| read_error(error.into()))?.into();
+    if file.metadata().map_err(read_error)?.is_file() {
+        Ok(file)
+    } else {
+        Err(FolderError::NotRegular(path.to_owned()))
+    }
+}
