@@ -1,0 +1,27 @@
+//! `test`: everything built, the packs laid out, the base fetched, then every test of the workspace.
+
+use std::ffi::OsString;
+
+use crate::cargo_workspace::CargoWorkspace;
+use crate::command::Program;
+use crate::host_binary::HostBinary;
+use crate::run::lay_out_packs;
+
+/// Runs the tests that match `filter`; the output ends with cargo test's own.
+pub(crate) fn test(filter: &[OsString]) -> anyhow::Result<()> {
+    let workspace = CargoWorkspace::current()?;
+    // All members at once: the host, the packs and the fixture packs that whole-system tests load.
+    Program::cargo().args(["build", "--release", "--workspace"]).in_folder(&workspace.root).run_quietly()?;
+    let host = HostBinary::built_in(&workspace);
+    host.fetch_base()?;
+    lay_out_packs(&workspace, &host)?;
+    let mut tests = Program::cargo()
+        .args(["test", "--release", "--workspace"])
+        .in_folder(&workspace.root)
+        .env("MODULARBASE_BIN", &host.path)
+        .env("MODULARBASE_PACKS_DIR", workspace.packs_folder());
+    if !filter.is_empty() {
+        tests = tests.args(["--"]).args(filter);
+    }
+    Ok(tests.run()?)
+}
