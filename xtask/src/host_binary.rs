@@ -61,7 +61,7 @@ impl HostBinary {
 
     /// Makes sure that the default base is there and whole.
     pub(crate) fn fetch_base(&self) -> anyhow::Result<()> {
-        Ok(self.program().args(["base", "fetch"]).run_quietly()?)
+        Ok(self.program().args(["base", "fetch", manifests::DEFAULT_BASE]).run_quietly()?)
     }
 }
 

@@ -17,7 +17,8 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     packages.extend(workspace.packs().iter().map(|pack| pack.package.as_str()));
     workspace.build(&packages)?;
     let host = HostBinary::built_in(&workspace);
-    if needs_default_base(arguments) {
+    let base_is_set = std::env::var_os("MODULARBASE_BASE").is_some_and(|base| !base.is_empty());
+    if !base_is_set && needs_default_base(arguments) {
         host.fetch_base()?;
     }
     lay_out_packs(&workspace, &host)?;

@@ -54,10 +54,12 @@ pub(crate) fn measure(setting: &Setting) -> anyhow::Result<Value> {
 }
 
 fn measure_ours(setting: &Setting) -> anyhow::Result<Speed> {
+    let (threads, prefill, decode) = (setting.threads.to_string(), PREFILL.to_string(), DECODE.to_string());
     let mut program = setting
         .host
         .program()
-        .args(["bench", "--json", "--threads", &setting.threads.to_string()])
+        .args(["bench", "prefill-decode", "--json", "--threads", &threads, "--repetitions", "1"])
+        .args(["--prompt-tokens", &prefill, "--decode-tokens", &decode])
         .env("MODULARBASE_PACKS_DIR", &setting.packs_folder);
     if setting.model_is_chosen {
         program = program.args(["--base".as_ref(), setting.model.as_os_str()]);
