@@ -266,7 +266,7 @@ impl Call<'_, '_> {
             });
             (queries, out) = (rest, rest_out);
         }
-        Ok(kernels::attention(&self.plan.pool, &mut jobs, &shape, self.scratch)?)
+        Ok(kernels::attention(&self.plan.pool, &mut jobs, shape, self.scratch)?)
     }
 
     /// For each expert, the rows that chose it go through its feed-forward together.
