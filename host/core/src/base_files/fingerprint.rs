@@ -68,7 +68,8 @@ fn cache_key(parts: &[PathBuf], single: bool) -> Result<String, BaseFileError> {
         let path = path.as_os_str().as_encoded_bytes();
         hash.update((path.len() as u64).to_le_bytes());
         hash.update(path);
-        for number in [facts.len(), facts.mtime() as u64, facts.mtime_nsec() as u64, facts.ino(), facts.dev()] {
+        for number in [facts.len(), facts.mtime() as u64, facts.mtime_nsec() as u64, facts.ino(), facts.dev()]
+        {
             hash.update(number.to_le_bytes());
         }
     }

@@ -33,13 +33,14 @@ pub(super) fn open(path: &Path) -> Result<BaseFile, BaseFileError> {
 
     let mut stored = HashMap::with_capacity(header.tensors.len());
     for (name, tensor) in &header.tensors {
-        let start = header.data_offset.checked_add(tensor.offset).ok_or_else(|| BaseFileError::TensorBounds {
-            path: path.to_path_buf(),
-            stored_name: name.clone(),
-            start: tensor.offset,
-            end: u64::MAX,
-            why: "more than any file holds".to_owned(),
-        })?;
+        let start =
+            header.data_offset.checked_add(tensor.offset).ok_or_else(|| BaseFileError::TensorBounds {
+                path: path.to_path_buf(),
+                stored_name: name.clone(),
+                start: tensor.offset,
+                end: u64::MAX,
+                why: "more than any file holds".to_owned(),
+            })?;
         let kind = StoredDtype::from_ggml_type(tensor.ggml_type)
             .ok_or_else(|| format!("ggml type {}", tensor.ggml_type));
         let entry = StoredTensor { shape: tensor.shape.clone(), kind, file: 0, start, stated_end: None };

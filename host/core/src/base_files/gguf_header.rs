@@ -133,7 +133,8 @@ impl GgufHeader {
         }
         let position = reader.position;
         let mut header = Self { path: path.to_path_buf(), metadata, tensors, data_offset: 0 };
-        let alignment = header.optional_integer("general.alignment", 1, 1 << 20)?.unwrap_or(DEFAULT_ALIGNMENT);
+        let alignment =
+            header.optional_integer("general.alignment", 1, 1 << 20)?.unwrap_or(DEFAULT_ALIGNMENT);
         header.data_offset = position.div_ceil(alignment) * alignment;
         Ok(header)
     }
@@ -146,7 +147,12 @@ impl GgufHeader {
         BaseFileError::field(&self.path, key, expected, "nothing")
     }
 
-    pub(crate) fn optional_integer(&self, key: &str, min: u64, max: u64) -> Result<Option<u64>, BaseFileError> {
+    pub(crate) fn optional_integer(
+        &self,
+        key: &str,
+        min: u64,
+        max: u64,
+    ) -> Result<Option<u64>, BaseFileError> {
         let Some(value) = self.metadata.get(key) else { return Ok(None) };
         match value {
             GgufValue::Integer(number) if (i128::from(min)..=i128::from(max)).contains(number) => {

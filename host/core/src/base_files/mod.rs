@@ -150,10 +150,9 @@ impl BaseFile {
             let count = rows_at_once.min(info.rows() - row);
             let bytes = &mut chunk[..count * info.row_bytes()];
             self.read_at(info, row * info.row_bytes(), bytes)?;
-            info.kind.append_f32(bytes, &mut values).map_err(|reason| BaseFileError::Dequantize {
-                name: info.name.clone(),
-                reason,
-            })?;
+            info.kind
+                .append_f32(bytes, &mut values)
+                .map_err(|reason| BaseFileError::Dequantize { name: info.name.clone(), reason })?;
             row += count;
         }
         let Some(map) = &info.row_map else { return Ok(values) };

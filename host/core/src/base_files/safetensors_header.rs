@@ -28,7 +28,8 @@ pub(crate) fn read_tensors(
     index: usize,
     stored: &mut HashMap<String, StoredTensor>,
 ) -> Result<(), BaseFileError> {
-    let damaged = |offset: u64, what: String| BaseFileError::Damaged { path: file.path.clone(), offset, what };
+    let damaged =
+        |offset: u64, what: String| BaseFileError::Damaged { path: file.path.clone(), offset, what };
     let io = |source| BaseFileError::io(&file.path, "read", source);
     if file.length < 8 {
         return Err(damaged(0, format!("it has {} bytes, a safetensors file at least 8", file.length)));

@@ -52,7 +52,12 @@ pub(crate) fn check_shape(path: &Path, shape: &BaseShape) -> Result<(), BaseFile
         return Err(BaseFileError::field(path, "RMS norm epsilon", "between 0 and 1", shape.rms_norm_eps));
     }
     if !(shape.rope_theta > 0.0 && shape.rope_theta.is_finite()) {
-        return Err(BaseFileError::field(path, "RoPE base frequency", "positive and finite", shape.rope_theta));
+        return Err(BaseFileError::field(
+            path,
+            "RoPE base frequency",
+            "positive and finite",
+            shape.rope_theta,
+        ));
     }
     if let Some(scale) = &shape.rope_freq_scale {
         if scale.len() != shape.head_dim / 2 {

@@ -19,12 +19,16 @@ pub(crate) struct TensorSpec {
 /// missing ends the walk. With `tied`, the head `output` is left out.
 pub(crate) fn expected_tensors(shape: &BaseShape, tied: bool) -> impl Iterator<Item = TensorSpec> + '_ {
     let ends = [
-        Some(("token_embd", "token_embd.weight", "model.embed_tokens.weight", vec![
-            shape.vocab_size,
-            shape.hidden_size,
-        ])),
+        Some((
+            "token_embd",
+            "token_embd.weight",
+            "model.embed_tokens.weight",
+            vec![shape.vocab_size, shape.hidden_size],
+        )),
         Some(("output_norm", "output_norm.weight", "model.norm.weight", vec![shape.hidden_size])),
-        (!tied).then(|| ("output", "output.weight", "lm_head.weight", vec![shape.vocab_size, shape.hidden_size])),
+        (!tied).then(|| {
+            ("output", "output.weight", "lm_head.weight", vec![shape.vocab_size, shape.hidden_size])
+        }),
     ];
     let ends = ends.into_iter().flatten().map(|(name, gguf, hugging_face, shape)| TensorSpec {
         name: name.to_owned(),
