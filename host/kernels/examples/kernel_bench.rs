@@ -1,6 +1,8 @@
 //! Speeds of the kernels on this machine, as JSON on stdout.
 //!
-//! `cargo run --release --example kernel_bench [-- SECONDS]`: seconds to spend on each figure, 0.3 if not given.
+//! `cargo run --release --example kernel_bench [-- SECONDS [FILTER]]`: seconds to spend on each figure, 0.3 if not
+//! given; only figures whose name (such as `product Q4_1 1536x576 threads_2` or `model Q8_0 threads_1 decode_at_128`)
+//! contains all words of the filter.
 //! Every figure is the best of many short runs, because other processes only ever make a run slower.
 //!
 //! - `products`: for each format and shape, GB/s of packed weights at one row (m = 1) and GOPS (two operations a
@@ -27,9 +29,27 @@ const VOCABULARY: usize = 49152;
 const SHAPE: AttentionShape =
     AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, scale: 0.125, causal: true };
 
+/// Name, sequences, tokens of each, tokens before them.
+const STEPS: [(&str, usize, usize, usize); 12] = [
+    ("decode_at_0", 1, 1, 0),
+    ("decode_at_128", 1, 1, 128),
+    ("decode_at_1024", 1, 1, 1024),
+    ("decode_at_4096", 1, 1, 4096),
+    ("batch_2_at_128", 2, 1, 128),
+    ("batch_4_at_128", 4, 1, 128),
+    ("batch_8_at_128", 8, 1, 128),
+    ("batch_16_at_128", 16, 1, 128),
+    ("prefill_16", 1, 16, 0),
+    ("prefill_64", 1, 64, 0),
+    ("prefill_512", 1, 512, 0),
+    ("prefill_4096", 1, 4096, 0),
+];
+
 fn main() -> Result<(), Error> {
     let seconds = std::env::args().nth(1).map_or(Ok(0.3), |text| text.parse::<f64>())?;
     let budget = Duration::from_secs_f64(seconds);
+    let filter = std::env::args().nth(2).unwrap_or_default();
+    let wanted = |name: &str| filter.split_whitespace().all(|word| name.contains(word));
     let mut lines = Vec::new();
     for threads in [1, 2] {
         let pool = ThreadPool::new(threads);
@@ -42,7 +62,9 @@ fn main() -> Result<(), Error> {
             WeightFormat::F32,
         ] {
             for (rows, cols) in [(1536, 576), (576, 1536), (49152, 576)] {
-                lines.push(product(&pool, format, rows, cols, budget)?);
+                if wanted(&format!("product {format:?} {rows}x{cols} threads_{threads}")) {
+                    lines.push(product(&pool, format, rows, cols, budget)?);
+                }
             }
         }
     }
@@ -52,17 +74,11 @@ fn main() -> Result<(), Error> {
         for threads in [1, 2] {
             let pool = ThreadPool::new(threads);
             let mut figures = Vec::new();
-            for depth in [0, 128, 1024, 4096] {
-                let speed = model.speed(&pool, 1, 1, depth, budget)?;
-                figures.push(format!("\"decode_at_{depth}\": {speed:.0}"));
-            }
-            for sequences in [2, 4, 8, 16] {
-                let speed = model.speed(&pool, sequences, 1, 128, budget)?;
-                figures.push(format!("\"batch_{sequences}_at_128\": {speed:.0}"));
-            }
-            for tokens in [16, 64, 512, 4096] {
-                let speed = model.speed(&pool, 1, tokens, 0, budget)?;
-                figures.push(format!("\"prefill_{tokens}\": {speed:.0}"));
+            for (name, sequences, tokens, depth) in STEPS {
+                if wanted(&format!("model {format:?} threads_{threads} {name}")) {
+                    let speed = model.speed(&pool, sequences, tokens, depth, budget)?;
+                    figures.push(format!("\"{name}\": {speed:.0}"));
+                }
             }
             models.push(format!(
                 "{{\"format\": \"{format:?}\", \"threads\": {threads}, \"weight_bytes\": {}, \"tokens_per_s\": {{{}}}}}",

@@ -2,7 +2,7 @@
 
 use crate::attention::{KvElement, Partial};
 use crate::exp::exp;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Simd, unroll4};
 
 /// Tokens of the cache that one unit of work covers. Fixed, so that the order of summation is too.
 pub(crate) const DECODE_CHUNK: usize = 256;
@@ -76,22 +76,17 @@ impl<E: KvElement> DecodeChunk<E> {
                     let mut v = 0;
                     while v < vectors {
                         let k = E::load::<S>(key.add(v * LANES));
-                        let mut h = 0;
-                        while h < G {
+                        unroll4!(h < G, {
                             sums[h] = S::fma(S::load(q.add(h * self.head_dim + v * LANES)), k, sums[h]);
-                            h += 1;
-                        }
+                        });
                         v += 1;
                     }
-                    let mut h = 0;
-                    while h < G {
+                    unroll4!(h < G, {
                         products[h][j] = sums[h];
-                        h += 1;
-                    }
+                    });
                     j += 1;
                 }
-                let mut h = 0;
-                while h < G {
+                unroll4!(h < G, {
                     let mut dots = S::mul(S::sum_rows(products[h]), S::splat(self.scale));
                     if here < LANES {
                         dots = S::if_less(
@@ -103,12 +98,10 @@ impl<E: KvElement> DecodeChunk<E> {
                     }
                     S::store(scores(h, token), dots);
                     tops[h] = S::max(tops[h], dots);
-                    h += 1;
-                }
+                });
                 token += LANES;
             }
-            let mut h = 0;
-            while h < G {
+            unroll4!(h < G, {
                 let top = S::max_lane(tops[h]);
                 let mut sums = S::splat(0.0);
                 let mut token = 0;
@@ -119,8 +112,7 @@ impl<E: KvElement> DecodeChunk<E> {
                     token += LANES;
                 }
                 self.to.set_weight(first + h, top, S::sum(sums));
-                h += 1;
-            }
+            });
             let mut v = 0;
             while v + 4 <= vectors {
                 self.weigh::<S, G, 4>(first, v);
@@ -142,28 +134,20 @@ impl<E: KvElement> DecodeChunk<E> {
             let mut token = 0;
             while token < self.tokens {
                 let row = self.values.add(token * self.stride + v * LANES);
-                let mut i = 0;
-                while i < V {
+                unroll4!(i < V, {
                     let value = E::load::<S>(row.add(i * LANES));
-                    let mut h = 0;
-                    while h < G {
+                    unroll4!(h < G, {
                         let p = S::splat(self.workspace.add(h * DECODE_CHUNK + token).read());
                         sums[h][i] = S::fma(p, value, sums[h][i]);
-                        h += 1;
-                    }
-                    i += 1;
-                }
+                    });
+                });
                 token += 1;
             }
-            let mut h = 0;
-            while h < G {
-                let mut i = 0;
-                while i < V {
+            unroll4!(h < G, {
+                unroll4!(i < V, {
                     S::store(self.to.vector(first + h).add((v + i) * LANES), sums[h][i]);
-                    i += 1;
-                }
-                h += 1;
-            }
+                });
+            });
         }
     }
 }

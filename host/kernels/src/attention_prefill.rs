@@ -5,7 +5,7 @@
 
 use crate::attention::{KvElement, Partial};
 use crate::exp::exp;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Simd, unroll};
 
 /// Keys in a tile.
 pub(crate) const KEYS: usize = 64;
@@ -228,32 +228,22 @@ impl<E: KvElement> PrefillTile<E> {
             let mut sums = [[S::splat(0.0); WIDE]; QUERIES];
             for d in 0..self.head_dim {
                 let mut keys = [S::splat(0.0); WIDE];
-                let mut i = 0;
-                while i < WIDE {
+                unroll!(i in 0 1 2 3, {
                     keys[i] = S::load(buffers.keys.add(d * KEYS + i * LANES));
-                    i += 1;
-                }
-                let mut query = 0;
-                while query < QUERIES {
+                });
+                unroll!(query in 0 1 2 3 4 5, {
                     let x = S::splat(q.add(d * QUERIES + query).read());
-                    let mut i = 0;
-                    while i < WIDE {
+                    unroll!(i in 0 1 2 3, {
                         sums[query][i] = S::fma(x, keys[i], sums[query][i]);
-                        i += 1;
-                    }
-                    query += 1;
-                }
+                    });
+                });
             }
             let to = buffers.scores.add(block * QUERIES * KEYS);
-            let mut query = 0;
-            while query < QUERIES {
-                let mut i = 0;
-                while i < WIDE {
+            unroll!(query in 0 1 2 3 4 5, {
+                unroll!(i in 0 1 2 3, {
                     S::store(to.add(query * KEYS + i * LANES), sums[query][i]);
-                    i += 1;
-                }
-                query += 1;
-            }
+                });
+            });
         }
     }
 
@@ -310,43 +300,29 @@ impl<E: KvElement> PrefillTile<E> {
             let to = buffers.sums.add(block * QUERIES * width + wide * KEYS);
             let weights = buffers.scores.add(block * QUERIES * KEYS);
             let mut sums = [[S::splat(0.0); WIDE]; QUERIES];
-            let mut query = 0;
-            while query < QUERIES {
-                let mut i = 0;
-                while i < WIDE {
+            unroll!(query in 0 1 2 3 4 5, {
+                unroll!(i in 0 1 2 3, {
                     sums[query][i] =
                         S::mul(S::load(to.add(query * width + i * LANES)), S::splat(factors[query]));
-                    i += 1;
-                }
-                query += 1;
-            }
+                });
+            });
             for key in 0..keys {
                 let mut values = [S::splat(0.0); WIDE];
-                let mut i = 0;
-                while i < WIDE {
+                unroll!(i in 0 1 2 3, {
                     values[i] = S::load(buffers.values.add(key * width + wide * KEYS + i * LANES));
-                    i += 1;
-                }
-                let mut query = 0;
-                while query < QUERIES {
+                });
+                unroll!(query in 0 1 2 3 4 5, {
                     let p = S::splat(weights.add(query * KEYS + key).read());
-                    let mut i = 0;
-                    while i < WIDE {
+                    unroll!(i in 0 1 2 3, {
                         sums[query][i] = S::fma(p, values[i], sums[query][i]);
-                        i += 1;
-                    }
-                    query += 1;
-                }
+                    });
+                });
             }
-            let mut query = 0;
-            while query < QUERIES {
-                let mut i = 0;
-                while i < WIDE {
+            unroll!(query in 0 1 2 3 4 5, {
+                unroll!(i in 0 1 2 3, {
                     S::store(to.add(query * width + i * LANES), sums[query][i]);
-                    i += 1;
-                }
-                query += 1;
-            }
+                });
+            });
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::linear_kernels::{
 use crate::packed_matrix::Matrix;
 use crate::quantize::BLOCK;
 use crate::scratch::{Scratch, reserve};
-use crate::simd::{LANES, launch, rows_in_registers, tiles_in_registers};
+use crate::simd::{LANES, launch, launch_widest, rows_in_registers, tiles_in_registers};
 use crate::thread_pool::{ThreadPool, split_range};
 use crate::weight_format::WeightFormat;
 
@@ -254,16 +254,20 @@ impl Work {
                 unsafe {
                     let panel = self.activations.quantized.get().add(first * blocks * ROW_BLOCK);
                     macro_rules! rows {
-                        ($($n:literal)*) => {
+                        ($($few:literal)*; $($many:literal)*) => {
                             match rows {
-                                $($n => launch(self.level, QuantizedTile::<K, $n> {
+                                $($few => launch(self.level, QuantizedTile::<K, $few> {
+                                    tile: weights, layout, blocks, panel, to, kind: PhantomData,
+                                }),)*
+                                $($many => launch_widest(self.level, QuantizedTile::<K, $many> {
                                     tile: weights, layout, blocks, panel, to, kind: PhantomData,
                                 }),)*
                                 _ => unreachable!("panels have at most 12 rows"),
                             }
                         };
                     }
-                    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+                    // Only AVX-512 has registers for more than four.
+                    rows!(1 2 3 4; 5 6 7 8 9 10 11 12);
                 }
             }
         }
@@ -285,8 +289,8 @@ impl Work {
                 unsafe {
                     let panel = self.activations.floats.get().cast_const().add(first * self.cols);
                     macro_rules! float {
-                        ($rows:literal, $tiles:literal) => {
-                            launch(
+                        ($launch:ident, $rows:literal, $tiles:literal) => {
+                            $launch(
                                 self.level,
                                 FloatTiles::<K, $rows, $tiles> {
                                     tiles: weights,
@@ -299,16 +303,19 @@ impl Work {
                         };
                     }
                     macro_rules! rows {
-                        ($($n:literal)*) => {
+                        ($($few:literal)*; $($many:literal)*) => {
                             match (rows, together) {
-                                (1, 4) => float!(1, 4),
-                                $(($n, 1) => float!($n, 1),)*
-                                $(($n, _) => float!($n, 2),)*
+                                (1, 4) => float!(launch, 1, 4),
+                                $(($few, 1) => float!(launch, $few, 1),)*
+                                $(($few, _) => float!(launch_widest, $few, 2),)*
+                                $(($many, 1) => float!(launch_widest, $many, 1),)*
+                                $(($many, _) => float!(launch_widest, $many, 2),)*
                                 _ => unreachable!("panels have at most 12 rows"),
                             }
                         };
                     }
-                    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+                    // Only AVX-512 has registers for more than four, and for two tiles.
+                    rows!(1 2 3 4; 5 6 7 8 9 10 11 12);
                 }
             }
             next += together;

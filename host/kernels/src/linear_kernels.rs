@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use crate::activations::{Meta, ROW_BLOCK};
 use crate::packed_matrix::TileLayout;
 use crate::quantize::BLOCK;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Simd, unroll, unroll4};
 
 /// Where a kernel's sixteen-column results go.
 #[derive(Clone, Copy)]
@@ -132,13 +132,12 @@ impl<K: BlockKind, const R: usize> Kernel for QuantizedTile<K, R> {
                 };
                 if R == 1 {
                     let mut line = 0;
-                    while line < layout.quant_stride {
+                    while line < layout.block {
                         S::prefetch(numbers.wrapping_add(AHEAD + line));
                         line += 64;
                     }
                 }
-                let mut row = 0;
-                while row < R {
+                unroll!(row < R, {
                     let a = panel.add(row * BLOCK).cast::<i8>();
                     let meta = panel.add(R * BLOCK + row * size_of::<Meta>()).cast::<Meta>();
                     let eights = &raw const (*meta).minus_eight_sums;
@@ -165,15 +164,16 @@ impl<K: BlockKind, const R: usize> Kernel for QuantizedTile<K, R> {
                         let min = S::load_f16(scales.cast::<u16>().add(LANES));
                         sums[row] = S::fma(min, S::splat((*meta).sum), sums[row]);
                     }
-                    row += 1;
-                }
+                });
                 panel = panel.add(R * ROW_BLOCK);
-                scales = scales.add(layout.scale_stride);
-                numbers = numbers.add(layout.quant_stride);
+                scales = scales.add(layout.block);
+                numbers = numbers.add(layout.block);
             }
+            // A copy, so that the sums themselves are never indexed by a variable and stay in registers.
+            let finished = sums;
             let mut row = 0;
             while row < R {
-                to.store::<S>(row, 0, sums[row]);
+                to.store::<S>(row, 0, finished[row]);
                 row += 1;
             }
         }
@@ -243,33 +243,27 @@ impl<K: FloatKind, const R: usize, const T: usize> Kernel for FloatTiles<K, R, T
             let mut sums = [[S::splat(0.0); T]; R];
             for k in 0..cols {
                 let mut weights = [S::splat(0.0); T];
-                let mut t = 0;
-                while t < T {
+                unroll4!(t < T, {
                     let p = tiles.add(t * tile_bytes + k * LANES * K::BYTES);
                     weights[t] = K::load::<S>(p);
                     if R == 1 {
                         S::prefetch(p.wrapping_add(AHEAD));
                     }
-                    t += 1;
-                }
-                let mut row = 0;
-                while row < R {
+                });
+                unroll!(row < R, {
                     let x = S::splat(panel.add(k * R + row).read());
-                    let mut t = 0;
-                    while t < T {
+                    unroll4!(t < T, {
                         sums[row][t] = S::fma(x, weights[t], sums[row][t]);
-                        t += 1;
-                    }
-                    row += 1;
-                }
+                    });
+                });
             }
+            // A copy, so that the sums themselves are never indexed by a variable and stay in registers.
+            let finished = sums;
             let mut row = 0;
             while row < R {
-                let mut t = 0;
-                while t < T {
-                    to.store::<S>(row, t, sums[row][t]);
-                    t += 1;
-                }
+                unroll4!(t < T, {
+                    to.store::<S>(row, t, finished[row][t]);
+                });
                 row += 1;
             }
         }

@@ -29,6 +29,88 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
+/// Repeats a block for `$i` in `0..$n`, `$n` a constant of at most 12. A loop would do the same, but the compiler does
+/// not always unroll it, and then arrays of registers live in memory. Or for each `$k` of a list.
+macro_rules! unroll {
+    ($i:ident < $n:expr, $body:block) => {
+        if const { 0 < $n } {
+            let $i = 0usize;
+            $body
+        }
+        if const { 1 < $n } {
+            let $i = 1usize;
+            $body
+        }
+        if const { 2 < $n } {
+            let $i = 2usize;
+            $body
+        }
+        if const { 3 < $n } {
+            let $i = 3usize;
+            $body
+        }
+        if const { 4 < $n } {
+            let $i = 4usize;
+            $body
+        }
+        if const { 5 < $n } {
+            let $i = 5usize;
+            $body
+        }
+        if const { 6 < $n } {
+            let $i = 6usize;
+            $body
+        }
+        if const { 7 < $n } {
+            let $i = 7usize;
+            $body
+        }
+        if const { 8 < $n } {
+            let $i = 8usize;
+            $body
+        }
+        if const { 9 < $n } {
+            let $i = 9usize;
+            $body
+        }
+        if const { 10 < $n } {
+            let $i = 10usize;
+            $body
+        }
+        if const { 11 < $n } {
+            let $i = 11usize;
+            $body
+        }
+    };
+    ($i:ident in $($k:literal)*, $body:block) => {
+        $({ let $i = $k; $body })*
+    };
+}
+pub(crate) use unroll;
+
+/// As [`unroll`], for at most 4.
+macro_rules! unroll4 {
+    ($i:ident < $n:expr, $body:block) => {
+        if const { 0 < $n } {
+            let $i = 0usize;
+            $body
+        }
+        if const { 1 < $n } {
+            let $i = 1usize;
+            $body
+        }
+        if const { 2 < $n } {
+            let $i = 2usize;
+            $body
+        }
+        if const { 3 < $n } {
+            let $i = 3usize;
+            $body
+        }
+    };
+}
+pub(crate) use unroll4;
+
 /// Operations on sixteen f32 or i32 lanes, and on 64 bytes as sixteen lanes of four.
 ///
 /// # Safety
@@ -145,6 +227,28 @@ pub(crate) unsafe fn launch<K: Kernel>(level: CpuLevel, kernel: K) -> K::Output 
             _ => kernel.run::<Scalar>(),
         }
     }
+}
+
+/// As [`launch`], for kernels of which only the AVX-512 form exists.
+///
+/// # Safety
+/// The processor has `level`, it is AVX-512, and the kernel's own conditions hold.
+#[inline]
+pub(crate) unsafe fn launch_widest<K: Kernel>(level: CpuLevel, kernel: K) -> K::Output {
+    debug_assert_eq!(level, CpuLevel::Avx512);
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    unsafe fn avx512<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: passed on from `launch_widest`.
+        unsafe { kernel.run::<Avx512>() }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn avx512<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: passed on from `launch_widest`.
+        unsafe { kernel.run::<Scalar>() }
+    }
+    // SAFETY: the caller vouches for the level and for the kernel.
+    unsafe { avx512(kernel) }
 }
 
 /// The `Simd::ROWS` of a level.
