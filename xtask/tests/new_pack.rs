@@ -23,9 +23,22 @@ fn checked(command: &mut Command) -> Output {
     output
 }
 
+/// The host that `cargo xtask test` has built and names; else this workspace's, built now beside this xtask.
+fn host() -> PathBuf {
+    if let Some(path) = std::env::var_os("MODULARBASE_BIN") {
+        return path.into();
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    checked(
+        Command::new("cargo").args(["build", "--release", "--package", "modularbase"]).current_dir(workspace),
+    );
+    Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("modularbase")
+}
+
 fn cargo_xtask(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new("cargo");
-    command.arg("xtask").args(arguments).current_dir(folder).env("CARGO_TARGET_DIR", target());
+    command.arg("xtask").args(arguments).current_dir(folder);
+    command.env("CARGO_TARGET_DIR", target()).env("MODULARBASE_BIN", host());
     checked(&mut command)
 }
 
