@@ -29,21 +29,19 @@ impl Kernel for NormRow {
         // SAFETY: every access is at i with i + LANES <= len, or at the last `rest` values.
         unsafe {
             let mean = if centred { sum::<S>(x, len) / len as f32 } else { 0.0 };
-            let mean = S::splat(mean);
-            let mut squares = [S::splat(0.0); 2];
+            let mut squares = S::splat(0.0);
             let mut i = 0;
             while i < whole {
-                let v = S::sub(S::load(x.add(i)), mean);
-                squares[0] = S::fma(v, v, squares[0]);
-                squares.swap(0, 1);
+                let v = S::sub(S::load(x.add(i)), S::splat(mean));
+                squares = S::fma(v, v, squares);
                 i += LANES;
             }
-            let mut total = S::sum(S::add(squares[0], squares[1]));
+            let mut total = S::sum(squares);
             for i in whole..len {
-                let mut v = [0.0f32; LANES];
-                S::store(v.as_mut_ptr(), S::sub(S::splat(x.add(i).read()), mean));
-                total += v[0] * v[0];
+                let v = x.add(i).read() - mean;
+                total += v * v;
             }
+            let mean = S::splat(mean);
             let factor = S::splat(1.0 / (total / len as f32 + eps).sqrt());
             let mut i = 0;
             while i < whole {

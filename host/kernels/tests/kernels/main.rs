@@ -3,4 +3,6 @@
 mod attention;
 mod common;
 mod linear;
+mod matrix;
+mod operations;
 mod thread_pool;
