@@ -162,6 +162,17 @@ impl BaseCore {
         self.compile_expert("base", "base", &graph, &|_| None)
     }
 
+    /// The hidden states `h_s` in front of the slot, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// Too many tokens, a token outside the vocabulary, a failing device.
+    pub fn hidden_before_slot(&self, tokens: &[u32]) -> Result<Activations, CoreError> {
+        self.check_length(tokens.len())?;
+        let mut cache = self.understanding.new_cache();
+        let mut sequence = [SequenceRows { rows: tokens.len(), cache: &mut cache }];
+        self.understanding.forward(PlanInput::Tokens(tokens), &mut sequence)
+    }
+
     /// The logits `[tokens, vocab]` of the unmodified base in one piece, without any slot: the reference for
     /// "no forgetting".
     ///

@@ -1,0 +1,186 @@
+//! What the architecture promises of every answer, on the real base.
+
+mod real_base;
+
+use std::sync::Arc;
+
+use modularbase_core::{Advance, BaseCore, Expert, LogitRows, Mixture, Sequence, WeightDtype};
+use modularbase_graph::{CheckedGraph, Graph, infer_shapes};
+use pack_sdk::{GraphBuilder, base_graphs};
+
+/// Some text, as ids.
+const TOKENS: [u32; 26] = [
+    142, 240, 484, 662, 5437, 312, 18736, 28, 17097, 241, 115, 40993, 179, 120, 248, 216, 11100, 224, 10391, 134,
+    11100, 226, 216, 33, 34, 35,
+];
+
+fn general(core: &BaseCore) -> Mixture {
+    Mixture::single(core.own_slot_layers().unwrap().into())
+}
+
+/// The slot's own layers, then a factor: an expert with an effect that needs no weights of its own.
+fn scaled(core: &BaseCore, factor: f64) -> Arc<Expert> {
+    let mut builder = GraphBuilder::new();
+    let hidden = builder.hidden_input(core.shape().hidden_size);
+    let layers = pack_sdk::LlamaBlock::of_base(core.shape(), 18).apply(&mut builder, hidden);
+    let scaled = builder.scale(layers, factor);
+    let graph: CheckedGraph = infer_shapes(Graph::from_abi(&builder.finish(&[scaled])).unwrap()).unwrap();
+    core.compile_expert("scaled", &format!("scaled {factor}"), &graph, &|_| None).unwrap().into()
+}
+
+fn advance(core: &BaseCore, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
+    let step = Advance { sequence, tokens, logits: LogitRows::All };
+    core.advance(&mut [step]).unwrap().remove(0).unwrap().to_vec().unwrap()
+}
+
+fn cold(core: &BaseCore, mixture: &Mixture, tokens: &[u32]) -> Vec<f32> {
+    advance(core, &mut Sequence::new(core, mixture.clone()), tokens)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn the_slots_own_layers_equal_the_unmodified_base_to_the_bit() {
+    for core in [
+        real_base::on_cpu(WeightDtype::AsStored),
+        real_base::on_cpu(WeightDtype::F32),
+        real_base::on_tensors(WeightDtype::AsStored),
+    ] {
+        let plain = core.plain_logits(&TOKENS).unwrap().to_vec().unwrap();
+        assert_eq!(bits(&cold(&core, &general(&core), &TOKENS)), bits(&plain));
+    }
+}
+
+#[test]
+fn prefill_in_one_piece_in_chunks_and_token_by_token_agree() {
+    // Quantized products are the same for any number of rows; attention sums in another order.
+    for (dtype, tolerance) in [(WeightDtype::AsStored, 0.35), (WeightDtype::F32, 2e-3)] {
+        let core = real_base::on_cpu(dtype);
+        let mixture = general(&core);
+        let whole = cold(&core, &mixture, &TOKENS);
+        for size in [1, 7] {
+            let mut sequence = Sequence::new(&core, mixture.clone());
+            let pieces: Vec<f32> =
+                TOKENS.chunks(size).flat_map(|piece| advance(&core, &mut sequence, piece)).collect();
+            let difference = largest_difference(&whole, &pieces);
+            println!("{dtype:?}, pieces of {size}: largest difference of a logit {difference}");
+            assert!(difference <= tolerance, "{dtype:?}, pieces of {size}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_sequence_alone_equals_itself_in_a_batch_of_eight() {
+    let core = real_base::on_cpu(WeightDtype::AsStored);
+    let mixture = general(&core);
+    let other = Mixture::single(scaled(&core, 1.1));
+    let alone = cold(&core, &mixture, &TOKENS[..11]);
+    let mut sequences: Vec<Sequence> = (0..8)
+        .map(|index| Sequence::new(&core, if index % 3 == 2 { other.clone() } else { mixture.clone() }))
+        .collect();
+    let lengths = [3, 11, 7, 26, 1, 5, 9, 2];
+    let mut batch: Vec<Advance<'_>> = sequences
+        .iter_mut()
+        .zip(lengths)
+        .map(|(sequence, length)| Advance { sequence, tokens: &TOKENS[..length], logits: LogitRows::All })
+        .collect();
+    let logits = core.advance(&mut batch).unwrap();
+    let batched = logits[1].as_ref().unwrap().to_vec().unwrap();
+    assert_eq!(bits(&batched), bits(&alone));
+}
+
+#[test]
+fn an_answer_depends_on_tokens_and_mixture_never_on_the_history_of_routing() {
+    let core = real_base::on_cpu(WeightDtype::AsStored);
+    let (first, second) = (general(&core), Mixture::single(scaled(&core, 0.9)));
+    let fused = Mixture::new(vec![(scaled(&core, 0.9), 0.25), (core.own_slot_layers().unwrap().into(), 0.75)]).unwrap();
+    let mut sequence = Sequence::new(&core, first.clone());
+    advance(&core, &mut sequence, &TOKENS[..9]);
+    sequence.set_mixture(&core, second.clone());
+    advance(&core, &mut sequence, &TOKENS[9..12]);
+    for mixture in [fused, second, first] {
+        sequence.set_mixture(&core, mixture.clone());
+        let row = advance(&core, &mut sequence, &TOKENS[12..13]);
+        let expected = cold(&core, &mixture, &TOKENS[..13]);
+        let last = &expected[12 * core.shape().vocab_size..];
+        assert_eq!(bits(&row), bits(last), "{mixture:?}");
+        sequence.truncate(12).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_step_leaves_the_sequence_as_it_was() {
+    let core = real_base::on_cpu(WeightDtype::AsStored);
+    let mut sequence = Sequence::new(&core, general(&core));
+    advance(&core, &mut sequence, &TOKENS[..5]);
+    let bad = [TOKENS[5], 49_152];
+    let step = Advance { sequence: &mut sequence, tokens: &bad, logits: LogitRows::Last };
+    let error = core.advance(&mut [step]).unwrap_err().to_string();
+    assert!(error.contains("49152"), "{error}");
+    assert_eq!(sequence.tokens(), &TOKENS[..5]);
+    let row = advance(&core, &mut sequence, &TOKENS[5..6]);
+    let expected = cold(&core, &general(&core), &TOKENS[..6]);
+    assert!(largest_difference(&row, &expected[5 * core.shape().vocab_size..]) <= 0.35);
+}
+
+#[test]
+fn caches_take_the_bytes_that_were_announced() {
+    let core = real_base::on_cpu(WeightDtype::AsStored);
+    let mixture = general(&core);
+    let mut sequence = Sequence::new(&core, mixture.clone());
+    advance(&core, &mut sequence, &TOKENS);
+    assert_eq!(sequence.bytes(), Sequence::bytes_for(&core, &mixture, TOKENS.len()));
+}
+
+#[test]
+fn the_cpu_executor_agrees_with_the_tensor_executor_on_every_operator() {
+    let (cpu, tensors) = (real_base::on_cpu(WeightDtype::F32), real_base::on_tensors(WeightDtype::F32));
+    let run = |core: &BaseCore| {
+        let mut builder = GraphBuilder::new();
+        let width = core.shape().hidden_size;
+        let hidden = builder.hidden_input(width);
+        let gain = builder.weight("gain", &[width], pack_sdk::Init::CopyFromBase("layers.3.attn_norm".into()));
+        let shift = builder.weight("shift", &[width], pack_sdk::Init::CopyFromBase("layers.4.ffn_norm".into()));
+        let square = builder.weight("q", &[width, width], pack_sdk::Init::CopyFromBase("layers.5.attn_q".into()));
+        let narrow = builder.weight("k", &[192, width], pack_sdk::Init::CopyFromBase("layers.5.attn_k".into()));
+        let normed = builder.layer_norm(hidden, gain, shift, 1e-5);
+        let projected = builder.linear_with_bias(normed, square, gain);
+        let gelu = builder.gelu(projected);
+        let silu = builder.silu(projected);
+        let product = builder.mul(gelu, silu);
+        let weighted = builder.mul(product, gain);
+        let narrowed = builder.linear(weighted, narrow);
+        let shares = builder.softmax(narrowed);
+        let joined = builder.concat(&[shares, narrowed, shares]);
+        let doubled = builder.add(joined, joined);
+        let gated = builder.silu_mul(doubled, normed);
+        let out = builder.scale(gated, 0.5);
+        let graph = infer_shapes(Graph::from_abi(&builder.finish(&[out])).unwrap()).unwrap();
+        let expert = core.compile_expert("all operators", "all operators", &graph, &|_| None).unwrap();
+        let hidden = core.hidden_before_slot(&TOKENS).unwrap();
+        let mut cache = expert.plan().new_cache();
+        let mut rows = [modularbase_core::SequenceRows { rows: TOKENS.len(), cache: &mut cache }];
+        let input = modularbase_core::PlanInput::Hidden(&hidden);
+        expert.plan().forward(input, &mut rows).unwrap().to_vec().unwrap()
+    };
+    let (a, b) = (run(&cpu), run(&tensors));
+    let size = b.iter().map(|value| value.abs()).fold(0.0, f32::max);
+    assert!(size > 0.01, "the graph gives next to nothing: {size}");
+    assert!(largest_difference(&a, &b) <= 1e-4 * size, "{} of {size}", largest_difference(&a, &b));
+}
+
+#[test]
+fn understanding_layers_are_those_in_front_of_the_slot() {
+    let core = real_base::on_cpu(WeightDtype::AsStored);
+    assert_eq!((core.slot().start, core.slot().end), (18, 24));
+    let graph = base_graphs::understanding(core.shape(), 18);
+    let attention = graph.nodes.iter().filter(|node| node.op == pack_sdk::export::pack_abi::OpKind::ATTENTION);
+    assert_eq!(attention.count(), 18);
+}

@@ -1,0 +1,66 @@
+//! Why a request could not be served.
+
+use modularbase_core::{BaseFileError, CoreError, SamplingError, TokenizerError};
+use modularbase_loader::LoadError;
+use modularbase_residency::BudgetExceeded;
+use router::SelectionError;
+
+/// An error of the host as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model: its weights, its plans, its device.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The base's file.
+    #[error(transparent)]
+    BaseFile(#[from] BaseFileError),
+    /// Not enough device memory.
+    #[error(transparent)]
+    Budget(#[from] BudgetExceeded),
+    /// A mixture of unknown packs.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// A pack that was asked for by name and can't be used.
+    #[error("pack `{name}` is quarantined: {reason}")]
+    Quarantined {
+        /// Its name.
+        name: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A pack that failed to load.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A pack that takes other memory than it declares.
+    #[error(
+        "pack `{name}` declares {declared} resident bytes, measured are {measured}: rebuild it with `cargo xtask pack build`"
+    )]
+    DeclaredBytes {
+        /// Its name.
+        name: String,
+        /// In its manifest.
+        declared: u64,
+        /// On the device.
+        measured: u64,
+    },
+    /// A folder or file that can't be read.
+    #[error("can't read `{}`: {source}", path.display())]
+    Read {
+        /// The folder or file.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Text that the tokenizer or the chat template can't handle.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A sampling option out of range, or logits that are no numbers.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// An option that does not fit.
+    #[error("{0}")]
+    Option(String),
+    /// Nothing to answer.
+    #[error("the prompt is empty: say what to answer")]
+    EmptyPrompt,
+}

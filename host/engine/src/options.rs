@@ -1,0 +1,68 @@
+//! What a host is started with.
+
+use std::{path::PathBuf, sync::Arc};
+
+use manifests::{DeviceChoice, Dtype, Version};
+use modularbase_core::{Backend, CpuBackend, KvDtype, TensorBackend, WeightDtype};
+use modularbase_loader::Prober;
+use pack_sdk::SlotRange;
+
+use crate::EngineError;
+
+/// Settings of a [`crate::Host`].
+#[derive(Debug)]
+pub struct HostOptions {
+    /// A GGUF file or a Hugging Face folder.
+    pub base: PathBuf,
+    /// Version of the base, where its manifest states one.
+    pub base_version: Option<Version>,
+    /// The slot; `None` derives one.
+    pub slot: Option<SlotRange>,
+    /// Where to run.
+    pub device: DeviceChoice,
+    /// How to hold matrices; `None`: as the file stores them.
+    pub dtype: Option<Dtype>,
+    /// Threads of the CPU executor.
+    pub threads: usize,
+    /// The folder of packs; `None` or a folder that does not exist: no packs.
+    pub packs_dir: Option<PathBuf>,
+    /// Device memory for everything, bytes; `None`: what the base needs and 512 MiB.
+    pub budget: Option<u64>,
+    /// Where copies of libraries and weights, and fingerprints, are kept.
+    pub cache_dir: PathBuf,
+    /// Makes the first contact with each library.
+    pub prober: Prober,
+}
+
+/// The executor for a device, and the format that matrices are held in.
+///
+/// # Errors
+/// A device that is not there, or a format that no executor multiplies with.
+pub fn cpu_or_gpu(
+    device: DeviceChoice,
+    dtype: Option<Dtype>,
+    threads: usize,
+) -> Result<(Arc<dyn Backend>, WeightDtype), EngineError> {
+    let weights = match dtype {
+        None => WeightDtype::AsStored,
+        Some(Dtype::F32) => WeightDtype::F32,
+        Some(Dtype::F16) => WeightDtype::F16,
+        Some(Dtype::Bf16) => WeightDtype::BF16,
+        Some(Dtype::Q8_0) => WeightDtype::Q8_0,
+        Some(Dtype::Q4_0) => WeightDtype::Q4_0,
+        Some(Dtype::Q4_1) => WeightDtype::Q4_1,
+        Some(other) => {
+            let reason = "matrices can be held as f32, f16, bf16, q8_0, q4_0 or q4_1, or as the file stores them (auto)";
+            return Err(EngineError::Option(format!("--dtype {other}: {reason}")));
+        }
+    };
+    let backend: Arc<dyn Backend> = match device {
+        DeviceChoice::Cpu => {
+            // f32 is asked for when every digit counts; else half the memory and half the traffic.
+            let kv = if weights == WeightDtype::F32 { KvDtype::F32 } else { KvDtype::F16 };
+            Arc::new(CpuBackend::new(threads, kv))
+        }
+        DeviceChoice::Cuda(ordinal) => Arc::new(TensorBackend::cuda(ordinal as usize)?),
+    };
+    Ok((backend, weights))
+}
