@@ -152,7 +152,7 @@ pub fn resident_bytes(graph: &Graph, owned: &BTreeSet<String>, dtype: Dtype) -> 
         let elements: usize = shape.iter().product();
         let elements = elements as u64;
         match shape {
-            [_, width] if *width as u64 % block == 0 => elements / block * block_bytes,
+            [_, width] if (*width as u64).is_multiple_of(block) => elements / block * block_bytes,
             _ => elements * 4,
         }
     };

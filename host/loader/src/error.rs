@@ -26,7 +26,7 @@ pub struct LoadError {
     pub generation: Option<Generation>,
     /// What went wrong.
     #[source]
-    pub failure: LoadFailure,
+    pub failure: Box<LoadFailure>,
 }
 
 /// What went wrong with a pack, in the order of the stages.
@@ -146,7 +146,7 @@ impl LoadError {
     /// A failure of the pack in a folder whose manifest is not known.
     pub(crate) fn of_folder(folder: &Path, failure: impl Into<LoadFailure>) -> Self {
         let pack = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
-        Self { pack, generation: None, failure: failure.into() }
+        Self { pack, generation: None, failure: Box::new(failure.into()) }
     }
 }
 

@@ -176,9 +176,13 @@ mod tests {
         assert!(matches!(error, CacheError::Changed { .. }), "{error}");
         assert!(names(cache.folder()).is_empty());
 
-        // A device that is always full stands for a full disk: writing to the copy fails half-way.
-        let full = FileCache::new("/proc/nowhere");
-        let error = full.store(&path, &mut File::open(&original).unwrap(), &hash).unwrap_err();
+        // A read that fails half-way, and a folder that can't be made.
+        let mut unreadable = File::options().write(true).open(&original).unwrap();
+        let error = cache.store(&path, &mut unreadable, &hash).unwrap_err();
+        assert!(matches!(error, CacheError::Io { .. }), "{error}");
+        assert!(names(cache.folder()).is_empty());
+        let nowhere = FileCache::new("/proc/nowhere");
+        let error = nowhere.store(&path, &mut File::open(&original).unwrap(), &hash).unwrap_err();
         assert!(matches!(error, CacheError::Io { .. }), "{error}");
         assert!(!path.exists());
     }

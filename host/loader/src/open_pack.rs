@@ -287,5 +287,9 @@ fn build_here(
 }
 
 fn of_pack(folder: &PackFolder, failure: LoadFailure) -> LoadError {
-    LoadError { pack: folder.manifest.pack.name.to_string(), generation: Some(folder.generation), failure }
+    LoadError {
+        pack: folder.manifest.pack.name.to_string(),
+        generation: Some(folder.generation),
+        failure: Box::new(failure),
+    }
 }

@@ -78,10 +78,8 @@ fn link_flag(tag: elf::DynamicTag, value: u64) -> Option<Finding> {
     let constructors = value / size_of::<u64>() as u64;
     let flag = |text: &str| Some(Finding::LinkFlag(text.to_owned()));
     match tag {
-        elf::DT_FLAGS_1 if value & u64::from(elf::DF_1_NODELETE.0) != 0 => {
-            flag("-z nodelete, so it would never unload")
-        }
-        elf::DT_FLAGS if value & u64::from(elf::DF_TEXTREL.0) != 0 => flag("text relocations"),
+        elf::DT_FLAGS_1 if value & elf::DF_1_NODELETE.0 != 0 => flag("-z nodelete, so it would never unload"),
+        elf::DT_FLAGS if value & elf::DF_TEXTREL.0 != 0 => flag("text relocations"),
         elf::DT_TEXTREL => flag("text relocations"),
         elf::DT_AUDIT | elf::DT_DEPAUDIT => flag("an auditing library"),
         elf::DT_FILTER | elf::DT_AUXILIARY => flag("a filter, so it would stand in for another library"),

@@ -1,6 +1,7 @@
 //! One visit to a pack's code: open, check, build, copy, close.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, mpsc},
     thread,
@@ -10,12 +11,13 @@ use std::{
 use abi_stable::std_types::{RErr, ROk, RStr};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use modularbase_graph::{Graph, GraphError};
-use pack_abi::ErrorCode;
+use pack_abi::{ErrorCode, PackModule_Ref};
 use serde::{Deserialize, Serialize};
 
 use super::{
     host_api::{self, LogLine},
     layout,
+    pack_threads::{ThreadMark, mark_this_thread, thread_ids, threads_left},
     unloading::{Unload, is_mapped},
 };
 
@@ -54,6 +56,8 @@ pub struct BuiltPack {
     pub log: Vec<LogLine>,
     /// What became of the library.
     pub unload: Unload,
+    /// Threads of the pack that live on; where there are any, the library was not even asked to unload.
+    pub threads_left: usize,
     /// From opening to closed.
     pub elapsed: Duration,
 }
@@ -120,20 +124,21 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub fn build_graph(request: &BuildRequest) -> Result<BuiltPack, LibraryError> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let start = Instant::now();
+    let watch_error = |error: io::Error| LibraryError::Thread(error.to_string());
+    let threads_before = thread_ids().map_err(watch_error)?;
     let (done, is_done) = mpsc::sync_channel(1);
-    let (library, config) = (request.library.clone(), request.config.clone());
+    let (path, config) = (request.library.clone(), request.config.clone());
     let pack_thread = thread::Builder::new()
         .name("pack".to_owned())
         .spawn(move || {
-            let visit = visit(&library, &config);
             // The receiver is gone after a time-out; then the result, and the library with it, stays here.
-            if let Err(mpsc::SendError(visit)) = done.send(visit) {
+            if let Err(mpsc::SendError(visit)) = done.send(visit(&path, &config)) {
                 std::mem::forget(visit);
             }
         })
-        .map_err(|error| LibraryError::Thread(error.to_string()))?;
+        .map_err(watch_error)?;
     let visit = match is_done.recv_timeout(request.time_limit) {
-        Ok(visit) => visit,
+        Ok(visit) => visit?,
         Err(mpsc::RecvTimeoutError::Timeout) => {
             return Err(LibraryError::TimedOut(request.time_limit));
         }
@@ -145,40 +150,40 @@ pub fn build_graph(request: &BuildRequest) -> Result<BuiltPack, LibraryError> {
     };
     // Ends when the thread's destructors have run.
     pack_thread.join().map_err(|_| LibraryError::Thread("panicked at its end".to_owned()))?;
-    if let Some(library) = visit.library {
-        // A failure to close shows in the next line.
-        let _ = library.close();
+    let threads_left = threads_left(&threads_before, &visit.mark).map_err(watch_error)?;
+    if threads_left > 0 {
+        // A thread pins its library only once it has registered a destructor. Until then closing would unmap the code
+        // it runs.
+        std::mem::forget(visit.library);
+    } else {
+        // A failure to close shows below.
+        let _ = visit.library.close();
     }
     let (info, graph) = visit.result?;
     let unload = if is_mapped(&request.library) { Unload::Pinned } else { Unload::Unloaded };
-    Ok(BuiltPack { info, graph, log: visit.log, unload, elapsed: start.elapsed() })
+    Ok(BuiltPack { info, graph, log: visit.log, unload, threads_left, elapsed: start.elapsed() })
 }
 
 struct Visit {
-    library: Option<Library>,
+    library: Library,
+    mark: ThreadMark,
     log: Vec<LogLine>,
     result: Result<(PackInfo, Graph), LibraryError>,
 }
 
-fn visit(path: &Path, config: &str) -> Visit {
+/// Runs on the pack's own thread.
+fn visit(path: &Path, config: &str) -> Result<Visit, LibraryError> {
+    let mark = mark_this_thread().map_err(|error| LibraryError::Thread(error.to_string()))?;
     // SAFETY: opening runs the library's constructors. The caller has inspected the file and probed it in a child
     // process before; nothing else can be known about foreign code.
-    let library = match unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) } {
-        Ok(library) => library,
-        Err(error) => {
-            return Visit {
-                library: None,
-                log: Vec::new(),
-                result: Err(LibraryError::Open(error.to_string())),
-            };
-        }
-    };
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+        .map_err(|error| LibraryError::Open(error.to_string()))?;
     let result = call(&library, config);
-    Visit { library: Some(library), log: host_api::take_lines(), result }
+    Ok(Visit { library, mark, log: host_api::take_lines(), result })
 }
 
 fn call(library: &Library, config: &str) -> Result<(PackInfo, Graph), LibraryError> {
-    let module = layout::root_module(library)?;
+    let module = layout::root_module::<PackModule_Ref>(library)?;
     let info = (module.info())();
     let info = PackInfo {
         name: info.name.to_string(),

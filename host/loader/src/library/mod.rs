@@ -5,6 +5,7 @@
 mod build_graph;
 mod host_api;
 mod layout;
+mod pack_threads;
 mod unloading;
 
 pub use build_graph::{BuildRequest, BuiltPack, LibraryError, PackInfo, build_graph};

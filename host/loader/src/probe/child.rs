@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    limits::{resident_bytes, thread_count},
+    limits::resident_bytes,
     report::{Answer, CycleReport, ProbeReport, Request},
 };
 use crate::library::{BuildRequest, build_graph, mapped_regions};
@@ -65,7 +65,6 @@ fn take_standard_output() -> io::Result<File> {
 }
 
 fn first_contact(request: &Request) -> io::Result<Result<ProbeReport, String>> {
-    let threads_before = thread_count()?;
     let build = BuildRequest {
         library: request.library.clone(),
         config: request.config.clone(),
@@ -76,7 +75,6 @@ fn first_contact(request: &Request) -> io::Result<Result<ProbeReport, String>> {
         Ok(built) => built,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let threads_left = thread_count()?.saturating_sub(threads_before);
     let cycles = match request.cycles {
         0 => None,
         cycles => match run_cycles(&build, cycles)? {
@@ -91,7 +89,7 @@ fn first_contact(request: &Request) -> io::Result<Result<ProbeReport, String>> {
         log: built.log,
         printed: String::new(), // the parent knows
         build_micros: built.elapsed.as_micros() as u64,
-        threads_left,
+        threads_left: built.threads_left,
         cycles,
     }))
 }

@@ -63,8 +63,3 @@ fn memory_pages() -> io::Result<(u64, u64)> {
         _ => Err(io::Error::other("/proc/self/statm has another form than expected")),
     }
 }
-
-/// Threads of this process.
-pub(super) fn thread_count() -> io::Result<usize> {
-    Ok(fs::read_dir("/proc/self/task")?.count())
-}
