@@ -26,7 +26,9 @@ impl Activations {
     pub fn from_host(rows: usize, width: usize, values: Vec<f32>) -> Result<Self, CoreError> {
         match values.len() == rows * width {
             true => Ok(Self { rows, width, data: Data::Host(values) }),
-            false => Err(CoreError::mismatch("activations", format!("{rows} x {width} values"), values.len())),
+            false => {
+                Err(CoreError::mismatch("activations", format!("{rows} x {width} values"), values.len()))
+            }
         }
     }
 

@@ -118,8 +118,11 @@ pub trait Plan: Send + Sync {
     /// # Errors
     /// Rows and sequences that do not fit together, a token id outside the vocabulary, or a failing device. The
     /// caches then hold what they held before.
-    fn forward(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>])
-    -> Result<Activations, CoreError>;
+    fn forward(
+        &self,
+        input: PlanInput<'_>,
+        sequences: &mut [SequenceRows<'_>],
+    ) -> Result<Activations, CoreError>;
 }
 
 /// Position of each row: its sequence's length so far, and on from there.

@@ -104,7 +104,9 @@ impl BaseCore {
         let tied = self.weights.get(pack_sdk::base_weights::OUTPUT).map_or(0, |output| {
             match (output, self.weights.get(pack_sdk::base_weights::TOKEN_EMBD)) {
                 (Weight::CpuMatrix(a), Some(Weight::CpuMatrix(b))) if Arc::ptr_eq(a, b) => output.bytes(),
-                (Weight::TensorMatrix(a), Some(Weight::TensorMatrix(b))) if Arc::ptr_eq(a, b) => output.bytes(),
+                (Weight::TensorMatrix(a), Some(Weight::TensorMatrix(b))) if Arc::ptr_eq(a, b) => {
+                    output.bytes()
+                }
                 _ => 0,
             }
         });

@@ -34,7 +34,9 @@ pub enum CoreError {
         vocabulary: usize,
     },
     /// More tokens than positions.
-    #[error("{tokens} tokens do not fit the context of {limit}: shorten the text or ask for fewer new tokens")]
+    #[error(
+        "{tokens} tokens do not fit the context of {limit}: shorten the text or ask for fewer new tokens"
+    )]
     ContextLength {
         /// Asked for.
         tokens: usize,

@@ -135,8 +135,10 @@ impl KvCache {
     }
 
     fn with(layers: &[KvLayer], rows: impl Fn() -> KvRows) -> Self {
-        let layers =
-            layers.iter().map(|layer| LayerCache { width: layer.width(), keys: rows(), values: rows() }).collect();
+        let layers = layers
+            .iter()
+            .map(|layer| LayerCache { width: layer.width(), keys: rows(), values: rows() })
+            .collect();
         Self { layers, len: 0 }
     }
 

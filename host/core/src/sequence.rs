@@ -1,6 +1,6 @@
 //! One sequence's state, and how a batch of sequences moves forward through the slot.
 
-use crate::{Activations, BaseCore, CoreError, KvCache, Mixture, Plan, PlanInput, SequenceRows};
+use crate::{Activations, BaseCore, CoreError, KvCache, Mixture, PlanInput, SequenceRows};
 
 /// Rows that go through a plan in one call. Larger calls gain nothing on a CPU and need more scratch memory.
 const CHUNK_ROWS: usize = 512;
@@ -93,7 +93,11 @@ impl Sequence {
 
     /// Bytes that a sequence of `tokens` tokens with this mixture takes, for a reservation beforehand.
     pub fn bytes_for(core: &BaseCore, mixture: &Mixture, tokens: usize) -> usize {
-        let plans = mixture.parts().iter().map(|(expert, _)| expert.plan()).chain([&core.understanding, &core.fusion]);
+        let plans = mixture
+            .parts()
+            .iter()
+            .map(|(expert, _)| expert.plan())
+            .chain([&core.understanding, &core.fusion]);
         plans.map(|plan| plan.cache_bytes(tokens)).sum::<usize>()
             + tokens * core.shape().hidden_size * size_of::<f32>()
     }
@@ -150,7 +154,8 @@ impl BaseCore {
     fn understand(&self, batch: &mut [Advance<'_>]) -> Result<(), CoreError> {
         let mut done = vec![0; batch.len()];
         loop {
-            let left: Vec<usize> = batch.iter().zip(&done).map(|(item, done)| item.tokens.len() - done).collect();
+            let left: Vec<usize> =
+                batch.iter().zip(&done).map(|(item, done)| item.tokens.len() - done).collect();
             let Some(counts) = chunk(&left) else { return Ok(()) };
             let mut ids = Vec::new();
             let mut rows = Vec::new();

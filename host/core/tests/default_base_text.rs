@@ -43,8 +43,7 @@ fn decoding_gives_the_reference_text_whole_and_streamed() {
     for case in cases() {
         assert_eq!(tokenizer.decode(&case.greedy), case.greedy_text);
         let mut stream = TextStream::new(Vec::<String>::new());
-        let mut text: String =
-            case.greedy.iter().map(|token| stream.push(*token, &tokenizer).text).collect();
+        let mut text: String = case.greedy.iter().map(|token| stream.push(*token, &tokenizer).text).collect();
         text += &stream.finish().text;
         assert_eq!(text, case.greedy_text);
     }
@@ -72,7 +71,8 @@ fn special_tokens_in_plain_text_stay_text_unless_asked_for() {
 #[test]
 fn text_and_ids_are_each_others_inverse() {
     let tokenizer = tokenizer();
-    for text in ["", " ", "\n\n  x\t", "Zürich 2026 – 日本語 🦀👩‍🚀", "a\u{0}b\u{7f}", "don't 12345 <0x41> ▁"] {
+    for text in ["", " ", "\n\n  x\t", "Zürich 2026 – 日本語 🦀👩‍🚀", "a\u{0}b\u{7f}", "don't 12345 <0x41> ▁"]
+    {
         let ids = tokenizer.encode(text, false).unwrap();
         assert_eq!(tokenizer.decode(&ids), text);
         assert_eq!(tokenizer.encode(text, true).unwrap(), ids);

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use manifests::{Dtype, MixtureChoice, Sha256};
-use modularbase_core::{BaseCore, BaseFile, Expert, Mixture, Sequence, StoredDtype, StoredTensor, Tokenizer, WeightDtype};
+use modularbase_core::{
+    BaseCore, BaseFile, Expert, Mixture, Sequence, StoredDtype, StoredTensor, Tokenizer, WeightDtype,
+};
 use modularbase_loader::{
     BaseContext, FileCache, LoadContext, LoadStage, LoadedPack, QuarantineReason, open_pack, resident_bytes,
 };
@@ -91,7 +93,11 @@ impl Host {
             fingerprint,
             device,
             ledger,
-            loading: LoadContext::new(FileCache::new(options.cache_dir.join("packs")), context, options.prober),
+            loading: LoadContext::new(
+                FileCache::new(options.cache_dir.join("packs")),
+                context,
+                options.prober,
+            ),
             dtype,
             packs: Mutex::new(packs),
             core,
@@ -192,7 +198,11 @@ impl Host {
     fn resident(&self, name: &str) -> Result<Arc<Expert>, EngineError> {
         let mut entries = self.entries();
         let Some(entry) = entries.iter_mut().find(|entry| entry.name == name) else {
-            return Err(router::SelectionError::UnknownPack { name: name.to_owned(), registered: Vec::new() }.into());
+            return Err(router::SelectionError::UnknownPack {
+                name: name.to_owned(),
+                registered: Vec::new(),
+            }
+            .into());
         };
         match &entry.state {
             PackState::Resident(pack) => return Ok(Arc::clone(&pack.expert)),
@@ -307,7 +317,9 @@ fn placed_bytes(file: &BaseFile, dtype: WeightDtype) -> u64 {
         let stored = info.kind.row_bytes(columns).unwrap_or(columns * 4);
         let row = match dtype {
             // Formats without a kernel of their own become Q8_0.
-            WeightDtype::AsStored => stored.max(if matches!(info.kind, StoredDtype::Ggml(_)) { columns / 32 * 20 } else { 0 }),
+            WeightDtype::AsStored => {
+                stored.max(if matches!(info.kind, StoredDtype::Ggml(_)) { columns / 32 * 20 } else { 0 })
+            }
             WeightDtype::F32 => columns * 4,
             WeightDtype::F16 | WeightDtype::BF16 => columns * 2,
             WeightDtype::Q8_0 => columns * 34 / 32,

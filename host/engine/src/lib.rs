@@ -16,7 +16,7 @@ mod session;
 
 pub use answer::{Answer, AnswerLimits, FinishReason, MixturePart, Timings};
 pub use error::EngineError;
-pub use host::{Host, derived_slot, MemoryReport, PackMemory};
+pub use host::{Host, MemoryReport, PackMemory, derived_slot};
 pub use options::{HostOptions, cpu_or_gpu};
 pub use pack_catalog::{PackEntry, PackState};
 pub use pack_checks::effect_on_hidden_states;

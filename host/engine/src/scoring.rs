@@ -33,7 +33,10 @@ pub fn score(
         return Err(CoreError::ContextLength { tokens: context, limit }.into());
     }
     if tokens.len() < 2 || context < 2 {
-        let text = format!("scoring needs at least 2 tokens and windows of 2, found {} in windows of {context}", tokens.len());
+        let text = format!(
+            "scoring needs at least 2 tokens and windows of 2, found {} in windows of {context}",
+            tokens.len()
+        );
         return Err(EngineError::Option(text));
     }
     let mut sum = 0.0;

@@ -54,11 +54,7 @@ impl CpuPlan {
         self.workspace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(
-        &self,
-        input: PlanInput<'_>,
-        sequences: &mut [SequenceRows<'_>],
-    ) -> Result<Vec<f32>, CoreError> {
+    fn run(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>]) -> Result<Vec<f32>, CoreError> {
         let rows = input.rows();
         let mut workspace = self.workspace();
         let Workspace { buffers, angles, scratch } = &mut *workspace;
@@ -165,12 +161,10 @@ impl Call<'_, '_> {
             Step::SiluMul { gate, up, out } => self.write(*out, |call, out| {
                 Ok(kernels::silu_mul(pool, &call.buffers[*gate], &call.buffers[*up], out)?)
             }),
-            Step::Add { a, b, out } => self.write(*out, |call, out| {
-                Ok(kernels::add(pool, &call.buffers[*a], &call.buffers[*b], out)?)
-            }),
-            Step::Mul { a, b, out } => self.write(*out, |call, out| {
-                Ok(kernels::mul(pool, &call.buffers[*a], &call.buffers[*b], out)?)
-            }),
+            Step::Add { a, b, out } => self
+                .write(*out, |call, out| Ok(kernels::add(pool, &call.buffers[*a], &call.buffers[*b], out)?)),
+            Step::Mul { a, b, out } => self
+                .write(*out, |call, out| Ok(kernels::mul(pool, &call.buffers[*a], &call.buffers[*b], out)?)),
             Step::MulVector { inout, vector } => {
                 let factors = vector.iter().cycle();
                 self.buffers[*inout].iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);

@@ -264,11 +264,7 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn binary(
-        &mut self,
-        id: NodeId,
-        step: impl Fn(Buffer, Buffer, Buffer) -> Step,
-    ) -> Result<(), CoreError> {
+    fn binary(&mut self, id: NodeId, step: impl Fn(Buffer, Buffer, Buffer) -> Step) -> Result<(), CoreError> {
         let &[first, second] = self.nodes()[id].inputs.as_slice() else {
             return Err(CoreError::mismatch("inputs", 2, self.nodes()[id].inputs.len()));
         };
@@ -285,7 +281,9 @@ impl<'a> Lowering<'a> {
         let group: Vec<NodeId> = self.readers[x]
             .iter()
             .copied()
-            .filter(|&id| !self.done[id] && self.nodes()[id].op == Op::Linear && self.nodes()[id].inputs[0] == x)
+            .filter(|&id| {
+                !self.done[id] && self.nodes()[id].op == Op::Linear && self.nodes()[id].inputs[0] == x
+            })
             .collect();
         let mut targets = Vec::with_capacity(group.len());
         let mut finished = Vec::new();

@@ -101,4 +101,3 @@ fn packed_format(dtype: WeightDtype, columns: usize) -> WeightFormat {
         WeightDtype::Q4_1 => blocks(WeightFormat::Q4_1),
     }
 }
-

@@ -15,7 +15,8 @@ use candle_core::{
 use modularbase_graph::CheckedGraph;
 
 use crate::{
-    Backend, CoreError, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup, weight::TensorMatrix,
+    Backend, CoreError, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
+    weight::TensorMatrix,
 };
 
 use self::plan::TensorPlan;

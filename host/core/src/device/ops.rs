@@ -88,14 +88,17 @@ pub(super) fn attention(
     // [kv_heads, group * rows, d] against [kv_heads, len, d]: no copy of the keys for each head.
     let q = q.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?.contiguous()?;
     let q = (q.reshape((kv_heads, group * rows, head_dim))? * (1.0 / (head_dim as f64).sqrt()))?;
-    let per_head =
-        |x: &Tensor| -> candle_core::Result<Tensor> { x.reshape((len, kv_heads, head_dim))?.transpose(0, 1)?.contiguous() };
+    let per_head = |x: &Tensor| -> candle_core::Result<Tensor> {
+        x.reshape((len, kv_heads, head_dim))?.transpose(0, 1)?.contiguous()
+    };
     let scores = q.matmul(&per_head(k)?.t()?)?;
     let scores = match causal && rows > 1 {
         true => {
             let past = len - rows;
             let mask: Vec<f32> = (0..rows)
-                .flat_map(|row| (0..len).map(move |key| if key > past + row { f32::NEG_INFINITY } else { 0.0 }))
+                .flat_map(|row| {
+                    (0..len).map(move |key| if key > past + row { f32::NEG_INFINITY } else { 0.0 })
+                })
                 .collect();
             let mask = Tensor::from_vec(mask, (1, 1, rows, len), q.device())?;
             let scores = scores.reshape((kv_heads, group, rows, len))?.broadcast_add(&mask)?;

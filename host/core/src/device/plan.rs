@@ -58,22 +58,22 @@ impl TensorPlan {
     fn matrix(&self, id: NodeId) -> Result<&TensorMatrix, CoreError> {
         match self.weights.get(&id) {
             Some(Weight::TensorMatrix(matrix)) => Ok(matrix),
-            _ => Err(CoreError::weight(&self.graph.graph().nodes[id].name, "should be a matrix on the device")),
+            _ => {
+                Err(CoreError::weight(&self.graph.graph().nodes[id].name, "should be a matrix on the device"))
+            }
         }
     }
 
     fn vector(&self, id: NodeId) -> Result<&Tensor, CoreError> {
         match self.weights.get(&id) {
             Some(Weight::TensorVector(vector)) => Ok(vector),
-            _ => Err(CoreError::weight(&self.graph.graph().nodes[id].name, "should be a vector on the device")),
+            _ => {
+                Err(CoreError::weight(&self.graph.graph().nodes[id].name, "should be a vector on the device"))
+            }
         }
     }
 
-    fn run(
-        &self,
-        input: PlanInput<'_>,
-        sequences: &mut [SequenceRows<'_>],
-    ) -> Result<Tensor, CoreError> {
+    fn run(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>]) -> Result<Tensor, CoreError> {
         let mut run = Run {
             plan: self,
             input,
@@ -124,7 +124,9 @@ impl<'a> Run<'a> {
                 PlanInput::Tokens(_) => Tensor::zeros((0, 0), candle_core::DType::F32, &plan.device)?,
                 PlanInput::Hidden(hidden) => match hidden.as_tensor() {
                     Some(tensor) => tensor.clone(),
-                    None => Tensor::from_vec(hidden.to_vec()?, (hidden.rows(), hidden.width()), &plan.device)?,
+                    None => {
+                        Tensor::from_vec(hidden.to_vec()?, (hidden.rows(), hidden.width()), &plan.device)?
+                    }
                 },
             },
             Op::Embedding => {
