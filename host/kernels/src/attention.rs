@@ -151,13 +151,15 @@ const FEW_ROWS: usize = 16;
 /// Tokens of such a division; a multiple of the tile.
 const FEW_ROWS_CHUNK: usize = 8 * KEYS;
 
-/// What a worker takes at a time: some rows of one sequence, one KV head, one stretch of the cache.
+/// What a worker takes at a time: some rows of one sequence, some KV heads, one stretch of the cache.
 #[derive(Clone, Copy)]
 pub(crate) struct Unit {
     job: usize,
     /// Where the sequence's results go.
     out: SharedPointer<f32>,
+    /// Its first KV head and how many.
     kv_head: usize,
+    kv_heads: usize,
     first_row: usize,
     rows: usize,
     /// One row, by the kernel for that.
@@ -175,7 +177,7 @@ pub(crate) struct Unit {
 /// `softmax(q k^T * scale) v` for each query row of each job. Grouped-query heads read their keys and values once.
 ///
 /// A row's result depends on its own sequence alone: not on other jobs, nor on the number of threads. It is summed in
-/// tiles of 64 tokens (a single row: in chunks of 256), so that one row alone and the same row in a longer prefill differ
+/// tiles of 64 tokens (a single row: in chunks of 128), so that one row alone and the same row in a longer prefill differ
 /// by f32 rounding.
 ///
 /// # Errors
@@ -199,7 +201,8 @@ pub fn attention(
     reserve(&mut scratch.partials, bytes).ok_or(too_large.clone())?;
     // Each worker: working memory, and partial results that need no merging.
     let working = sizes.values().max(DECODE_WORKSPACE / size_of::<f32>());
-    let worker_values = (working + sizes.queries * each).next_multiple_of(LANES);
+    let own_vectors = sizes.queries.max(shape.heads);
+    let worker_values = (working + own_vectors * each).next_multiple_of(LANES);
     let bytes = checked_mul(checked_mul(worker_values, pool.threads())?, size_of::<f32>())?;
     reserve(&mut scratch.workers, bytes).ok_or(too_large)?;
 
@@ -217,7 +220,7 @@ pub fn attention(
                 unsafe {
                     let workspace = workspaces.get().add(worker * worker_values);
                     let own = Partial { start: workspace.add(working), head_dim: shape.head_dim };
-                    let stride = unit.rows * group * each;
+                    let stride = unit.rows * unit.kv_heads * group * each;
                     let shared = |chunk: usize| Partial {
                         start: partials.get().add(unit.partial + chunk * stride),
                         head_dim: shape.head_dim,
@@ -261,7 +264,11 @@ fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scra
                 _ => seen,
             };
             let chunks = seen.div_ceil(chunk_tokens);
-            for kv_head in 0..shape.kv_heads {
+            // A single row's KV heads lie side by side in memory, so some are read together; other rows work long
+            // enough on each tile.
+            let together = if single { (256 / shape.head_dim).clamp(1, shape.kv_heads) } else { 1 };
+            for kv_head in (0..shape.kv_heads).step_by(together) {
+                let kv_heads = together.min(shape.kv_heads - kv_head);
                 let pending = scratch.pending.len();
                 scratch.pending.push(AtomicUsize::new(chunks));
                 for chunk in 0..chunks {
@@ -270,6 +277,7 @@ fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scra
                         job,
                         out,
                         kv_head,
+                        kv_heads,
                         first_row,
                         rows,
                         single,
@@ -281,7 +289,7 @@ fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scra
                     });
                 }
                 if chunks > 1 {
-                    partial += chunks * rows * group * Partial::values(shape.head_dim);
+                    partial += chunks * rows * kv_heads * group * Partial::values(shape.head_dim);
                 }
             }
         }
@@ -341,10 +349,21 @@ unsafe fn compute_as<E: KvElement>(
         if unit.single {
             let (keys, values) = (keys.add(first * stride), values.add(first * stride));
             let tokens = last - first;
-            let heads = group;
             launch(
                 pool.level(),
-                DecodeChunk { q, heads, head_dim, scale, keys, values, stride, tokens, to, workspace },
+                DecodeChunk {
+                    q,
+                    kv_heads: unit.kv_heads,
+                    group,
+                    head_dim,
+                    scale,
+                    keys,
+                    values,
+                    stride,
+                    tokens,
+                    to,
+                    workspace,
+                },
             );
         } else {
             launch(
@@ -391,8 +410,9 @@ impl Kernel for Merge<'_> {
         let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
         let group = heads / kv_heads;
         let chunk = |index: usize| Partial { start: first.start.wrapping_add(index * stride), head_dim };
-        for query in 0..unit.rows * group {
-            let (row, head) = (unit.first_row + query / group, unit.kv_head * group + query % group);
+        let own_heads = unit.kv_heads * group;
+        for query in 0..unit.rows * own_heads {
+            let (row, head) = (unit.first_row + query / own_heads, unit.kv_head * group + query % own_heads);
             // SAFETY: the row and head are those of the unit; i + n <= head_dim.
             unsafe {
                 let out = unit.out.get().add((row * heads + head) * head_dim);

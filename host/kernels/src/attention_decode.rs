@@ -1,26 +1,34 @@
 //! Attention of one token: every key and value is read once, straight from the cache.
 
+use crate::aligned::LINE;
 use crate::attention::{KvElement, Partial};
 use crate::exp::exp;
 use crate::simd::{Kernel, LANES, Simd, unroll4};
 
 /// Tokens of the cache that one unit of work covers. Fixed, so that the order of summation is too.
-pub(crate) const DECODE_CHUNK: usize = 256;
+pub(crate) const DECODE_CHUNK: usize = 128;
 
 /// Query heads that one pass serves; larger groups read the keys and values again.
 const TOGETHER: usize = 4;
 
+/// How many tokens ahead keys are fetched.
+const AHEAD: usize = 16;
+
 /// Bytes of working memory for one unit.
 pub(crate) const DECODE_WORKSPACE: usize = TOGETHER * DECODE_CHUNK * size_of::<f32>();
 
-/// One chunk of keys and values against the query heads that share them.
+/// One chunk of keys and values of some KV heads against the query heads that share them.
 ///
-/// Conditions: `q` holds `heads * head_dim` values; `keys` and `values` point to the first token's row of this KV head
-/// and are valid for `tokens` rows `stride` apart; `0 < tokens <= DECODE_CHUNK`; `head_dim` is a multiple of 16;
-/// `to` has room for `heads` vectors and `workspace` for `DECODE_WORKSPACE` bytes.
+/// Query head `kv * group + h` reads KV head `kv`.
+///
+/// Conditions: `q` holds `kv_heads * group * head_dim` values; `keys` and `values` point to the first token's row of the
+/// first KV head and are valid for all `kv_heads` in `tokens` rows `stride` apart; `0 < tokens <= DECODE_CHUNK`;
+/// `head_dim` is a multiple of 16; `to` has room for `kv_heads * group` vectors and `workspace` for
+/// `DECODE_WORKSPACE` bytes.
 pub(crate) struct DecodeChunk<E> {
     pub q: *const f32,
-    pub heads: usize,
+    pub kv_heads: usize,
+    pub group: usize,
     pub head_dim: usize,
     pub scale: f32,
     pub keys: *const E,
@@ -37,9 +45,9 @@ impl<E: KvElement> Kernel for DecodeChunk<E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let mut head = 0;
-        while head < self.heads {
-            let left = self.heads - head;
-            // SAFETY: the heads named exist; see the type's conditions.
+        while head < self.kv_heads * self.group {
+            let left = self.group - head % self.group;
+            // SAFETY: the heads named exist and share a KV head; see the type's conditions.
             unsafe {
                 match left {
                     1 => self.heads_together::<S, 1>(head),
@@ -59,55 +67,18 @@ impl<E: KvElement> DecodeChunk<E> {
     unsafe fn heads_together<S: Simd, const G: usize>(&self, first: usize) {
         let vectors = self.head_dim / LANES;
         let padded = self.tokens.next_multiple_of(LANES);
-        let scores = |h: usize, token: usize| self.workspace.wrapping_add(h * DECODE_CHUNK + token);
-        // SAFETY: tokens stay below self.tokens for keys and values and below the padded number, at most
-        // DECODE_CHUNK, for scores; heads below self.heads; vectors inside of a head.
+        // SAFETY: scores are read up to the padded number of tokens, at most DECODE_CHUNK; vectors inside of a head.
         unsafe {
-            let q = self.q.add(first * self.head_dim);
-            let mut tops = [S::splat(f32::NEG_INFINITY); G];
-            let mut token = 0;
-            while token < self.tokens {
-                let here = (self.tokens - token).min(LANES);
-                let mut products = [[S::splat(0.0); LANES]; G];
-                let mut j = 0;
-                while j < here {
-                    let key = self.keys.add((token + j) * self.stride);
-                    let mut sums = [S::splat(0.0); G];
-                    let mut v = 0;
-                    while v < vectors {
-                        let k = E::load::<S>(key.add(v * LANES));
-                        unroll4!(h < G, {
-                            sums[h] = S::fma(S::load(q.add(h * self.head_dim + v * LANES)), k, sums[h]);
-                        });
-                        v += 1;
-                    }
-                    unroll4!(h < G, {
-                        products[h][j] = sums[h];
-                    });
-                    j += 1;
-                }
-                unroll4!(h < G, {
-                    let mut dots = S::mul(S::sum_rows(products[h]), S::splat(self.scale));
-                    if here < LANES {
-                        dots = S::if_less(
-                            S::lane_numbers(),
-                            S::splat(here as f32),
-                            dots,
-                            S::splat(f32::NEG_INFINITY),
-                        );
-                    }
-                    S::store(scores(h, token), dots);
-                    tops[h] = S::max(tops[h], dots);
-                });
-                token += LANES;
-            }
+            let tops =
+                if vectors == 4 { self.scores::<S, G, 4>(first) } else { self.scores::<S, G, 0>(first) };
             unroll4!(h < G, {
+                let scores = self.workspace.add(h * DECODE_CHUNK);
                 let top = S::max_lane(tops[h]);
                 let mut sums = S::splat(0.0);
                 let mut token = 0;
                 while token < padded {
-                    let p = exp::<S>(S::sub(S::load(scores(h, token)), S::splat(top)));
-                    S::store(scores(h, token), p);
+                    let p = exp::<S>(S::sub(S::load(scores.add(token)), S::splat(top)));
+                    S::store(scores.add(token), p);
                     sums = S::add(sums, p);
                     token += LANES;
                 }
@@ -125,15 +96,85 @@ impl<E: KvElement> DecodeChunk<E> {
         }
     }
 
+    /// Writes the scores of all tokens, minus infinity up to the next multiple of sixteen, and gives their maxima.
+    /// `V` is the number of vectors of a head, or 0 for any. Conditions: see [`Simd`] and the type.
+    #[inline(always)]
+    unsafe fn scores<S: Simd, const G: usize, const V: usize>(&self, first: usize) -> [S::F; G] {
+        // SAFETY: tokens stay below self.tokens for keys, and below the padded number, at most DECODE_CHUNK, for
+        // scores; heads below self.heads; vectors inside of a head. Prefetches may point anywhere.
+        unsafe {
+            let q = self.q.add(first * self.head_dim);
+            let keys = self.keys.add(first / self.group * self.head_dim);
+            // The first head to come fetches the rows of all, so that memory is read forward and only once.
+            let fetched = if first == 0 { self.kv_heads * self.head_dim * size_of::<E>() } else { 0 };
+            let mut known = [[S::splat(0.0); V]; G];
+            unroll4!(h < G, {
+                unroll4!(v < V, {
+                    known[h][v] = S::load(q.add(h * self.head_dim + v * LANES));
+                });
+            });
+            let mut tops = [S::splat(f32::NEG_INFINITY); G];
+            let mut products = [[S::splat(0.0); LANES]; G];
+            let mut token = 0;
+            while token < self.tokens {
+                let here = (self.tokens - token).min(LANES);
+                let mut j = 0;
+                while j < here {
+                    let row = (token + j) * self.stride;
+                    let key = keys.add(row);
+                    let mut byte = 0;
+                    while byte < fetched {
+                        S::prefetch(key.wrapping_add(AHEAD * self.stride).cast::<u8>().wrapping_add(byte));
+                        S::prefetch(self.values.wrapping_add(row).cast::<u8>().wrapping_add(byte));
+                        byte += LINE;
+                    }
+                    let mut sums = [S::splat(0.0); G];
+                    unroll4!(v < V, {
+                        let k = E::load::<S>(key.add(v * LANES));
+                        unroll4!(h < G, {
+                            sums[h] = S::fma(known[h][v], k, sums[h]);
+                        });
+                    });
+                    if V == 0 {
+                        let mut d = 0;
+                        while d < self.head_dim {
+                            let k = E::load::<S>(key.add(d));
+                            unroll4!(h < G, {
+                                sums[h] = S::fma(S::load(q.add(h * self.head_dim + d)), k, sums[h]);
+                            });
+                            d += LANES;
+                        }
+                    }
+                    unroll4!(h < G, {
+                        products[h][j] = sums[h];
+                    });
+                    j += 1;
+                }
+                unroll4!(h < G, {
+                    let mut dots = S::mul(S::sum_rows(&products[h]), S::splat(self.scale));
+                    if here < LANES {
+                        let none = S::splat(f32::NEG_INFINITY);
+                        dots = S::if_less(S::lane_numbers(), S::splat(here as f32), dots, none);
+                    }
+                    S::store(self.workspace.add(h * DECODE_CHUNK + token), dots);
+                    tops[h] = S::max(tops[h], dots);
+                });
+                token += LANES;
+            }
+            tops
+        }
+    }
+
     /// The weighted sum of values, for `V` vectors of the head from vector `v`. Conditions: see [`Simd`].
     #[inline(always)]
     unsafe fn weigh<S: Simd, const G: usize, const V: usize>(&self, first: usize, v: usize) {
         // SAFETY: tokens stay below self.tokens, vectors inside of a head.
         unsafe {
+            let values = self.values.add(first / self.group * self.head_dim + v * LANES);
             let mut sums = [[S::splat(0.0); V]; G];
             let mut token = 0;
             while token < self.tokens {
-                let row = self.values.add(token * self.stride + v * LANES);
+                let row = values.add(token * self.stride);
                 unroll4!(i < V, {
                     let value = E::load::<S>(row.add(i * LANES));
                     unroll4!(h < G, {

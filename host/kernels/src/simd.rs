@@ -168,7 +168,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn transpose(rows: [Self::F; LANES]) -> [Self::F; LANES];
 
     /// Lane i is the sum of the lanes of row i.
-    unsafe fn sum_rows(rows: [Self::F; LANES]) -> Self::F;
+    unsafe fn sum_rows(rows: &[Self::F; LANES]) -> Self::F;
     /// 0, 1, 2, .. 15.
     unsafe fn lane_numbers() -> Self::F;
 

@@ -110,10 +110,10 @@ impl Simd for Avx2 {
             }
             out
         }
-        fn sum_rows(rows: [Floats; LANES]) -> Floats {
+        fn sum_rows(rows: &[Floats; LANES]) -> Floats {
             let mut sums = [0.0f32; LANES];
             for (sum, row) in sums.iter_mut().zip(rows) {
-                *sum = Self::sum(row);
+                *sum = Self::sum(*row);
             }
             Self::load(sums.as_ptr())
         }

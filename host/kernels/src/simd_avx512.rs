@@ -60,7 +60,7 @@ impl Simd for Avx512 {
             _mm512_reduce_add_epi32(whole)
         }
         fn transpose(rows: [__m512; LANES]) -> [__m512; LANES] { transpose16(rows) }
-        fn sum_rows(rows: [__m512; LANES]) -> __m512 { sum_rows16(rows) }
+        fn sum_rows(rows: &[__m512; LANES]) -> __m512 { sum_rows16(rows) }
         fn lane_numbers() -> __m512 { _mm512_loadu_ps(LANE_NUMBERS.as_ptr()) }
         fn zero_i32() -> __m512i { _mm512_setzero_si512() }
         fn to_f32(v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
@@ -125,7 +125,7 @@ unsafe fn transpose16(r: [__m512; LANES]) -> [__m512; LANES] {
 
 /// Halves the number of values four times: neighbours in pairs of rows, then pairs, then quarters of registers.
 #[inline(always)]
-unsafe fn sum_rows16(r: [__m512; LANES]) -> __m512 {
+unsafe fn sum_rows16(r: &[__m512; LANES]) -> __m512 {
     // SAFETY: the caller has AVX-512; no memory is touched.
     unsafe {
         // quads[i], quarter q: the sums over quarter q of rows 4 * i..4 * i + 4.

@@ -86,7 +86,7 @@ impl Simd for Scalar {
             sum
         }
         fn transpose(rows: [Floats; LANES]) -> [Floats; LANES] { lanes(|i| lanes(|j| rows[j][i])) }
-        fn sum_rows(rows: [Floats; LANES]) -> Floats { lanes(|i| Self::sum(rows[i])) }
+        fn sum_rows(rows: &[Floats; LANES]) -> Floats { lanes(|i| Self::sum(rows[i])) }
         fn lane_numbers() -> Floats { LANE_NUMBERS }
         fn zero_i32() -> Ints { [0; LANES] }
         fn to_f32(v: Ints) -> Floats { v.map(|x| x as f32) }
