@@ -13,7 +13,7 @@ const PREFILL: usize = 512;
 const DECODE: usize = 128;
 
 /// The helper that measures the other engine, compiled in so that it is at hand wherever xtask runs.
-const HELPER: &str = include_str!("../../bench/llama_cpp.py");
+const HELPER: &str = include_str!("../../bench/llama_speed.py");
 
 /// One measurement of one engine, tokens a second.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
