@@ -7,6 +7,7 @@
 //!
 //! - `products`: for each format and shape, GB/s of packed weights at one row (m = 1) and GOPS (two operations a
 //!   multiplication) at 512 rows.
+//! - `attention`: attention alone.
 //! - `models`: the kernels of a whole step of a SmolLM2-135M shape with random weights (30 layers of norms, q, k, v,
 //!   rope, attention, o, gate, up, down; the head once), in tokens/s: `decode` one token at the stated depth, `batch_16`
 //!   sixteen sequences of one token, `prefill` 512 tokens from an empty cache.
@@ -68,6 +69,15 @@ fn main() -> Result<(), Error> {
             }
         }
     }
+    let mut attentions = Vec::new();
+    for threads in [1, 2] {
+        let pool = ThreadPool::new(threads);
+        for (tokens, depth, layers) in [(1, 4096, 1), (1, 4096, 30), (512, 0, 1), (512, 7680, 1)] {
+            if wanted(&format!("attention m{tokens} depth{depth} layers{layers} threads_{threads}")) {
+                attentions.push(attention_alone(&pool, tokens, depth, layers, budget)?);
+            }
+        }
+    }
     let mut models = Vec::new();
     for format in [WeightFormat::Q4_1, WeightFormat::Q8_0] {
         let mut model = Model::new(format)?;
@@ -88,9 +98,10 @@ fn main() -> Result<(), Error> {
         }
     }
     println!(
-        "{{\n\"level\": \"{:?}\",\n\"products\": [\n{}\n],\n\"models\": [\n{}\n]\n}}",
+        "{{\n\"level\": \"{:?}\",\n\"products\": [\n{}\n],\n\"attention\": [\n{}\n],\n\"models\": [\n{}\n]\n}}",
         ThreadPool::new(1).level(),
         lines.join(",\n"),
+        attentions.join(",\n"),
         models.join(",\n")
     );
     Ok(())
@@ -159,6 +170,41 @@ fn product(
         pool.threads(),
         matrices[0].bytes() as f64 / alone / 1e9,
         2.0 * (many * rows * cols) as f64 / batch / 1e9
+    ))
+}
+
+/// Attention with an f16 cache: GB/s of keys and values read once, and GFLOP/s of both products. With many layers
+/// the caches come from memory, with one from the processor's cache.
+fn attention_alone(
+    pool: &ThreadPool,
+    tokens: usize,
+    depth: usize,
+    layers: usize,
+    budget: Duration,
+) -> Result<String, Error> {
+    let length = depth + tokens;
+    let mut numbers = vec![0u16; length * KV];
+    f32_to_f16(pool, &noise(length * KV), &mut numbers)?;
+    let caches = vec![[numbers.clone(), numbers]; layers];
+    let q = noise(tokens * HIDDEN);
+    let mut out = vec![0.0; tokens * HIDDEN];
+    let mut scratch = Scratch::new();
+    let time = best(budget, || {
+        for [keys, values] in &caches {
+            let (keys, values) = (KvSlice::F16(keys), KvSlice::F16(values));
+            let job = AttentionJob { q: &q, keys, values, kv_len: length, past: depth, out: &mut out };
+            attention(pool, &mut [job], SHAPE, &mut scratch)?;
+        }
+        Ok(())
+    })?;
+    black_box(out);
+    let pairs = tokens * depth + tokens * (tokens + 1) / 2;
+    Ok(format!(
+        "{{\"tokens\": {tokens}, \"depth\": {depth}, \"layers\": {layers}, \"threads\": {}, \"gb_per_s\": {:.1}, \
+         \"gflops\": {:.0}}}",
+        pool.threads(),
+        (layers * length * KV * 4) as f64 / time / 1e9,
+        (layers * pairs * HIDDEN * 4) as f64 / time / 1e9,
     ))
 }
 

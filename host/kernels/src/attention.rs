@@ -212,8 +212,11 @@ pub fn attention(
     let jobs: &[AttentionJob<'_>] = jobs;
     let chunks = ChunkScheduler::new(units.len(), 1, pool.threads());
     let work = |worker: usize| {
+        let mut after_last = usize::MAX;
         while let Some(range) = chunks.next(worker) {
-            for unit in &units[range] {
+            for (index, unit) in range.clone().zip(&units[range]) {
+                let cold = index != after_last || unit.chunk == 0;
+                after_last = index + 1;
                 // SAFETY: each worker index has a workspace of its own; units name rows, heads and tokens that `check`
                 // found to be there; each unit has its own partial results, which the one that brings the counter
                 // to zero reads after all were written, and its own rows and heads of the output.
@@ -226,7 +229,7 @@ pub fn attention(
                         head_dim: shape.head_dim,
                     };
                     let to = if unit.chunks == 1 { own } else { shared(unit.chunk) };
-                    compute(pool, &jobs[unit.job], shape, unit, sizes, to, workspace);
+                    compute(pool, &jobs[unit.job], shape, unit, cold, sizes, to, workspace);
                     if unit.chunks == 1 {
                         launch(pool.level(), Merge { unit, shape, first: own, stride });
                     } else if pending[unit.pending].fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -298,11 +301,13 @@ fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scra
 }
 
 /// Runs one unit. Conditions: as stated where it is called.
+#[allow(clippy::too_many_arguments)]
 unsafe fn compute(
     pool: &ThreadPool,
     job: &AttentionJob<'_>,
     shape: AttentionShape,
     unit: &Unit,
+    cold: bool,
     sizes: PrefillSizes,
     to: Partial,
     workspace: *mut f32,
@@ -311,10 +316,10 @@ unsafe fn compute(
     unsafe {
         match (job.keys, job.values) {
             (KvSlice::F32(k), KvSlice::F32(v)) => {
-                compute_as(pool, job, k.as_ptr(), v.as_ptr(), shape, unit, sizes, to, workspace);
+                compute_as(pool, job, k.as_ptr(), v.as_ptr(), shape, unit, cold, sizes, to, workspace);
             }
             (KvSlice::F16(k), KvSlice::F16(v)) => {
-                compute_as(pool, job, k.as_ptr(), v.as_ptr(), shape, unit, sizes, to, workspace);
+                compute_as(pool, job, k.as_ptr(), v.as_ptr(), shape, unit, cold, sizes, to, workspace);
             }
             _ => unreachable!("`check` refuses mixed caches"),
         }
@@ -330,6 +335,7 @@ unsafe fn compute_as<E: KvElement>(
     values: *const E,
     shape: AttentionShape,
     unit: &Unit,
+    cold: bool,
     sizes: PrefillSizes,
     to: Partial,
     workspace: *mut f32,
@@ -361,6 +367,7 @@ unsafe fn compute_as<E: KvElement>(
                     values,
                     stride,
                     tokens,
+                    cold,
                     to,
                     workspace,
                 },

@@ -35,6 +35,8 @@ pub(crate) struct DecodeChunk<E> {
     pub values: *const E,
     pub stride: usize,
     pub tokens: usize,
+    /// Whether this worker did not just finish the chunk before, and so fetched nothing of this one yet.
+    pub cold: bool,
     pub to: Partial,
     pub workspace: *mut f32,
 }
@@ -105,8 +107,11 @@ impl<E: KvElement> DecodeChunk<E> {
         unsafe {
             let q = self.q.add(first * self.head_dim);
             let keys = self.keys.add(first / self.group * self.head_dim);
-            // The first head to come fetches the rows of all, so that memory is read forward and only once.
-            let fetched = if first == 0 { self.kv_heads * self.head_dim * size_of::<E>() } else { 0 };
+            // Reading ahead is spread over all the work on a chunk: each row fetches its like in the chunk to come. What
+            // nobody fetched, the first head to come fetches for all.
+            let head_bytes = self.head_dim * size_of::<E>();
+            let fetched = if self.cold && first == 0 { self.kv_heads * head_bytes } else { 0 };
+            let to_come = if first.is_multiple_of(self.group) { head_bytes } else { 0 };
             let mut known = [[S::splat(0.0); V]; G];
             unroll4!(h < G, {
                 unroll4!(v < V, {
@@ -126,6 +131,13 @@ impl<E: KvElement> DecodeChunk<E> {
                     while byte < fetched {
                         S::prefetch(key.wrapping_add(AHEAD * self.stride).cast::<u8>().wrapping_add(byte));
                         S::prefetch(self.values.wrapping_add(row).cast::<u8>().wrapping_add(byte));
+                        byte += LINE;
+                    }
+                    let mut byte = 0;
+                    while byte < to_come {
+                        S::prefetch_second(
+                            key.wrapping_add(DECODE_CHUNK * self.stride).cast::<u8>().wrapping_add(byte),
+                        );
                         byte += LINE;
                     }
                     let mut sums = [S::splat(0.0); G];
@@ -171,10 +183,18 @@ impl<E: KvElement> DecodeChunk<E> {
         // SAFETY: tokens stay below self.tokens, vectors inside of a head.
         unsafe {
             let values = self.values.add(first / self.group * self.head_dim + v * LANES);
+            let to_come = if first.is_multiple_of(self.group) { V * LANES * size_of::<E>() } else { 0 };
             let mut sums = [[S::splat(0.0); V]; G];
             let mut token = 0;
             while token < self.tokens {
                 let row = values.add(token * self.stride);
+                let mut byte = 0;
+                while byte < to_come {
+                    S::prefetch_second(
+                        row.wrapping_add(DECODE_CHUNK * self.stride).cast::<u8>().wrapping_add(byte),
+                    );
+                    byte += LINE;
+                }
                 unroll4!(i < V, {
                     let value = E::load::<S>(row.add(i * LANES));
                     unroll4!(h < G, {

@@ -186,6 +186,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// The accumulator to start a block of `dot_bytes` with, `p` pointing to -8 times the block's sum of `a`.
     unsafe fn start_bytes(p: *const i32) -> Self::I;
     unsafe fn prefetch(p: *const u8);
+    /// Into the second level only.
+    unsafe fn prefetch_second(p: *const u8);
 }
 
 /// A computation that is compiled once for each level.

@@ -144,6 +144,7 @@ impl Simd for Avx2 {
         }
         fn start_bytes(_p: *const i32) -> Ints { [_mm256_setzero_si256(); 2] }
         fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        fn prefetch_second(p: *const u8) { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 }
 

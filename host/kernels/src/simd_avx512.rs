@@ -80,6 +80,7 @@ impl Simd for Avx512 {
             _mm512_slli_epi32::<4>(_mm512_set1_epi32(p.read_unaligned()))
         }
         fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        fn prefetch_second(p: *const u8) { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 }
 

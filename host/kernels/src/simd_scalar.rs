@@ -98,5 +98,6 @@ impl Simd for Scalar {
         fn dot_bytes(acc: Ints, w: Bytes, p: *const i8) -> Ints { lanes(|i| acc[i] + dot(&w, 128, p, i)) }
         fn start_bytes(_p: *const i32) -> Ints { [0; LANES] }
         fn prefetch(_p: *const u8) {}
+        fn prefetch_second(_p: *const u8) {}
     }
 }
