@@ -1,20 +1,17 @@
 //! Packs that must not load: the host survives each, names it, and says why.
 
-mod common;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use common::{Host, prober, request};
-use fixture_packs::{lay_out, lay_out_with, library, write_manifest};
+use fixture_packs::{TestHost, build_request, lay_out, lay_out_with, library, probe_limits, write_manifest};
 use manifests::{PackManifest, Sha256};
 use modularbase_loader::{
     LoadError, LoadFailure, LoadStage, ProbeError, ProbeLimits, Prober, build_graph, open_pack,
 };
 
-fn refusal(host: &Host, name: &str) -> LoadError {
+fn refusal(host: &TestHost, name: &str) -> LoadError {
     let folder = lay_out(name, &host.packs());
     let start = Instant::now();
     let error = open_pack(&folder, &host.context).unwrap_err();
@@ -25,7 +22,7 @@ fn refusal(host: &Host, name: &str) -> LoadError {
 
 #[test]
 fn every_bad_pack_is_refused_at_its_stage_with_its_reason() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     use LoadStage::{Inspection, Library, Probe, Weights};
     for (name, stage, reason) in [
         ("panics", Probe, "rank 577 is odd"),
@@ -58,7 +55,7 @@ fn every_bad_pack_is_refused_at_its_stage_with_its_reason() {
 
 #[test]
 fn a_panics_text_and_place_reach_this_process_unharmed() {
-    let error = build_graph(&request(&library("panics"))).unwrap_err();
+    let error = build_graph(&build_request(&library("panics"))).unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("panicked at") && text.contains("lib.rs:") && text.contains("rank 577 is odd"),
@@ -72,12 +69,12 @@ fn a_panics_text_and_place_reach_this_process_unharmed() {
 
 #[test]
 fn a_probe_that_sleeps_is_stopped_by_the_clock() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let sleeper = host.root.path().join("sleeper");
     fs::write(&sleeper, "#!/bin/sh\nsleep 60\n").unwrap();
     fs::set_permissions(&sleeper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let start = Instant::now();
-    let limits = ProbeLimits { wall_time: Duration::from_secs(1), ..*prober().limits() };
+    let limits = ProbeLimits { wall_time: Duration::from_secs(1), ..probe_limits() };
     let prober = Prober::new(&sleeper, limits);
     let error = prober.probe(&library("scaled"), "{}", 0).unwrap_err();
     assert!(matches!(error, ProbeError::TimedOut(_)), "{error}");
@@ -87,14 +84,14 @@ fn a_probe_that_sleeps_is_stopped_by_the_clock() {
 
 #[test]
 fn a_program_that_does_not_exist_is_no_fault_of_the_pack() {
-    let error = Prober::new("/nowhere/probe", *prober().limits());
+    let error = Prober::new("/nowhere/probe", probe_limits());
     let error = error.probe(&library("scaled"), "{}", 0).unwrap_err();
     assert!(matches!(error, ProbeError::Start { .. }), "{error}");
 }
 
 #[test]
 fn manifest_and_library_must_agree() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let contradiction = |change: &dyn Fn(&mut PackManifest)| {
         let folder = lay_out_with("scaled", &host.packs(), change);
         let error = open_pack(&folder, &host.context).unwrap_err();
@@ -108,7 +105,7 @@ fn manifest_and_library_must_agree() {
 
 #[test]
 fn weights_that_do_not_fit_are_refused_by_name() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out("side-network", &host.packs());
     let manifest = PackManifest::read(&folder.join("pack.toml")).unwrap();
     let weights = folder.join("weights.safetensors");
@@ -149,7 +146,7 @@ fn weights_that_do_not_fit_are_refused_by_name() {
 
 #[test]
 fn a_pack_that_leaves_out_weights_of_its_own_is_refused() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out_with("side-network", &host.packs(), |manifest| {
         manifest.weights = None;
         manifest.memory.resident_bytes.values_mut().for_each(|bytes| *bytes = 0);

@@ -1,7 +1,5 @@
 //! What the inspector sees in real libraries, and that nothing it is given makes it fall.
 
-mod common;
-
 use std::{fs, hint::black_box, sync::OnceLock, time::Instant};
 
 use fixture_packs::library;
@@ -106,15 +104,68 @@ fn dynamic_entries_that_keep_a_library_or_lead_elsewhere_are_refused() {
     assert!(patched(27, 27, 8 * 5).contains("it runs 5 functions when it is opened"));
 }
 
-/// Offset of the dynamic entry with that tag, which lies in the section of type 6.
+#[test]
+fn a_symbol_that_is_unique_in_the_process_is_refused() {
+    const DYNAMIC_SYMBOLS: u32 = 11;
+    const GNU_UNIQUE: u8 = 10;
+    let mut bytes = general().to_vec();
+    let (symbols, _) = section(&bytes, DYNAMIC_SYMBOLS);
+    let info = &mut bytes[symbols + 24 + 4]; // of the first symbol that is one
+    *info = GNU_UNIQUE << 4 | *info & 0xf;
+    let elf = inspect_library(&bytes);
+    assert!(elf.refusals().any(|refusal| matches!(refusal, Finding::UniqueSymbol(_))), "{:?}", elf.findings);
+}
+
+#[test]
+fn a_segment_that_is_writable_and_executable_is_refused() {
+    const LOAD: u32 = 1;
+    const EXECUTE: u32 = 1;
+    let mut bytes = general().to_vec();
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let code = (64..4096)
+        .step_by(56)
+        .find(|&at| word(&bytes, at) == LOAD && word(&bytes, at + 4) & EXECUTE != 0)
+        .unwrap();
+    bytes[code + 4] |= 2;
+    let elf = inspect_library(&bytes);
+    assert!(elf.refusals().any(|refusal| refusal.to_string().contains("writable and executable")));
+}
+
+#[test]
+fn the_notes_opset_target_and_text_are_checked() {
+    let at = |needle: &[u8]| general().windows(needle.len()).position(|window| window == needle).unwrap();
+    let note = at(b"MODULARBASE\0");
+    let with = |offset: usize, patch: &[u8]| {
+        let mut bytes = general().to_vec();
+        bytes[note + offset..note + offset + patch.len()].copy_from_slice(patch);
+        let elf = inspect_library(&bytes);
+        elf.refusals().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    assert!(with(12, &9u32.to_le_bytes()).contains("built for ABI 9"));
+    assert_eq!(with(16, &9u32.to_le_bytes()), ""); // a newer minor version is welcome
+    assert!(with(24, &2u32.to_le_bytes()).contains("opset 2, this host knows opsets up to 1"));
+    assert!(with(24, &0u32.to_le_bytes()).contains("opset 0"));
+    assert!(with(28, b"riscv64").contains("built for riscv64unknown-linux-gnu"));
+    assert!(with(28, &[0xff]).contains("malformed"));
+    assert!(with(0, b"SOMEBODYELSE").contains("no pack note"));
+}
+
+/// Offset of the dynamic entry with that tag.
 fn dynamic_entry(bytes: &[u8], tag: u64) -> usize {
+    const DYNAMIC: u32 = 6;
+    let (start, size) = section(bytes, DYNAMIC);
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    (start..start + size).step_by(16).find(|&entry| word(entry) == tag).unwrap()
+}
+
+/// Offset and size of the first section of that type.
+fn section(bytes: &[u8], kind: u32) -> (usize, usize) {
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let (sections, count) =
         (word(40) as usize, u16::from_le_bytes(bytes[60..62].try_into().unwrap()) as usize);
     let header = (0..count).map(|index| sections + index * 64);
-    let header = header.into_iter().find(|&at| bytes[at + 4..at + 8] == 6u32.to_le_bytes()).unwrap();
-    let (start, size) = (word(header + 24) as usize, word(header + 32) as usize);
-    (start..start + size).step_by(16).find(|&entry| word(entry) == tag).unwrap()
+    let header = header.into_iter().find(|&at| bytes[at + 4..at + 8] == kind.to_le_bytes()).unwrap();
+    (word(header + 24) as usize, word(header + 32) as usize)
 }
 
 proptest! {

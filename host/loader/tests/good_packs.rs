@@ -1,18 +1,15 @@
 //! Packs that load: what the host has in its hands afterwards.
 
-mod common;
-
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use common::Host;
-use fixture_packs::{lay_out, lay_out_with};
+use fixture_packs::{TestHost, lay_out, lay_out_with};
 use manifests::{BaseFingerprint, Slot};
 use modularbase_graph::{Init, InputKind};
 use modularbase_loader::{LoadFailure, LogLine, Unload, inspect, mapped_regions, open_pack, weights_of};
 
 #[test]
 fn the_general_pack_shares_every_weight_with_the_base() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let pack = open_pack(&lay_out("general", &host.packs()), &host.context).unwrap();
     assert_eq!(pack.info.name, "pack-general");
     assert!(pack.weights.is_none() && pack.owned_weights.is_empty());
@@ -30,7 +27,7 @@ fn the_general_pack_shares_every_weight_with_the_base() {
 
 #[test]
 fn the_library_is_gone_before_open_pack_returns() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let pack = open_pack(&lay_out("scaled", &host.packs()), &host.context).unwrap();
     assert_eq!(pack.unload, Unload::Unloaded);
     let copy = host.context.cache.library_path(pack.generation);
@@ -42,7 +39,7 @@ fn the_library_is_gone_before_open_pack_returns() {
 
 #[test]
 fn a_generation_is_probed_once_in_each_configuration() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out("scaled", &host.packs());
     let first = open_pack(&folder, &host.context).unwrap();
     let second = open_pack(&folder, &host.context).unwrap();
@@ -52,7 +49,7 @@ fn a_generation_is_probed_once_in_each_configuration() {
 
 #[test]
 fn weights_of_its_own_are_mapped_and_fit_the_graph() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     for name in ["side-network", "moe"] {
         let pack = open_pack(&lay_out(name, &host.packs()), &host.context).unwrap();
         let weights = pack.weights.as_ref().unwrap();
@@ -69,7 +66,7 @@ fn weights_of_its_own_are_mapped_and_fit_the_graph() {
 
 #[test]
 fn settings_of_the_manifest_reach_the_pack_and_its_log_reaches_the_host() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let pack = open_pack(&lay_out("logs", &host.packs()), &host.context).unwrap();
     assert_eq!(pack.log, [LogLine { level: 3, text: "scaling by 1.5".to_owned() }]);
 
@@ -82,7 +79,7 @@ fn settings_of_the_manifest_reach_the_pack_and_its_log_reaches_the_host() {
 
 #[test]
 fn what_a_pack_prints_does_not_reach_the_hosts_output() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out("prints", &host.packs());
     let (_, report) = modularbase_loader::probe_pack(&folder, &host.context, 0).unwrap();
     assert!(
@@ -94,7 +91,7 @@ fn what_a_pack_prints_does_not_reach_the_hosts_output() {
 
 #[test]
 fn a_pack_of_a_newer_minor_abi_serves_an_older_host() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let pack = open_pack(&lay_out("newer-minor", &host.packs()), &host.context).unwrap();
     assert_eq!(pack.info.name, "fixture-newer-minor");
     let note = inspect(&host.packs().join("newer-minor")).unwrap().elf.note.unwrap();
@@ -103,7 +100,7 @@ fn a_pack_of_a_newer_minor_abi_serves_an_older_host() {
 
 #[test]
 fn a_pack_for_this_very_base_and_slot_is_accepted() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let fingerprint = host.context.base.fingerprint;
     let folder = lay_out_with("scaled", &host.packs(), |manifest| {
         manifest.base.fingerprint = BaseFingerprint::Exact(fingerprint);
@@ -116,7 +113,7 @@ fn a_pack_for_this_very_base_and_slot_is_accepted() {
 
 #[test]
 fn a_pack_for_another_base_is_refused() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let refusal = |change: &dyn Fn(&mut manifests::PackManifest)| {
         let folder = lay_out_with("scaled", &host.packs(), change);
         let error = open_pack(&folder, &host.context).unwrap_err();

@@ -1,11 +1,8 @@
 //! Folders that are not what their manifest says.
 
-mod common;
-
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use common::Host;
-use fixture_packs::lay_out;
+use fixture_packs::{TestHost, lay_out};
 use modularbase_loader::{FolderError, LoadFailure, inspect};
 
 fn folder_error(folder: &Path) -> (FolderError, String) {
@@ -17,7 +14,7 @@ fn folder_error(folder: &Path) -> (FolderError, String) {
 
 #[test]
 fn a_changed_a_cut_off_and_a_missing_file_are_named() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out("scaled", &host.packs());
     let library = folder.join("libfixture_scaled.so");
     let sound = fs::read(&library).unwrap();
@@ -40,7 +37,7 @@ fn a_changed_a_cut_off_and_a_missing_file_are_named() {
 
 #[test]
 fn links_out_of_the_folder_pipes_and_directories_are_refused_without_waiting() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out("scaled", &host.packs());
     let library = folder.join("libfixture_scaled.so");
     let outside = host.root.path().join("outside.so");
@@ -74,7 +71,7 @@ fn links_out_of_the_folder_pipes_and_directories_are_refused_without_waiting() {
 
 #[test]
 fn a_folder_without_a_sound_manifest_is_named_by_its_own_name() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = host.packs().join("empty");
     assert!(inspect(&folder).unwrap_err().to_string().starts_with("pack `empty`: can't read"));
     fs::create_dir_all(&folder).unwrap();
@@ -94,7 +91,7 @@ fn a_folder_without_a_sound_manifest_is_named_by_its_own_name() {
 
 #[test]
 fn a_replaced_file_is_another_generation_and_a_copied_folder_is_the_same() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let generation = |folder: &Path| inspect(folder).unwrap().folder.generation;
     let first = generation(&lay_out("scaled", &host.packs()));
     assert_eq!(first, generation(&lay_out("scaled", &host.root.path().join("elsewhere"))));

@@ -1,11 +1,8 @@
 //! The bar for opening and closing libraries, alone in its process so that its memory is its own.
 
-mod common;
-
 use std::time::Instant;
 
-use common::{request, resident_bytes};
-use fixture_packs::library;
+use fixture_packs::{build_request, library};
 use modularbase_loader::{Unload, build_graph, mapped_regions};
 
 #[test]
@@ -13,7 +10,7 @@ fn ten_thousand_open_check_build_close_cycles_return_every_byte() {
     const WARM_UP: usize = 50;
     const CYCLES: usize = 10_000;
     let library = library("general");
-    let request = request(&library);
+    let request = build_request(&library);
     let mut micros = Vec::with_capacity(CYCLES);
     let mut before = 0;
     for cycle in 0..WARM_UP + CYCLES {
@@ -33,4 +30,10 @@ fn ten_thousand_open_check_build_close_cycles_return_every_byte() {
     eprintln!("{CYCLES} cycles: median {median} us, slowest {slowest} us, resident memory {growth:+} bytes");
     assert!(growth.abs() < 1 << 20, "resident memory changed by {growth} bytes");
     assert_eq!(mapped_regions(&library).unwrap(), 0);
+}
+
+fn resident_bytes() -> i64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: i64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as i64
 }

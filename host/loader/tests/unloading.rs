@@ -1,15 +1,12 @@
 //! What stays of a library after it is closed: nothing, or a pack that is called pinned.
 
-mod common;
-
 use std::{
     fs::{self, File},
     thread,
     time::Duration,
 };
 
-use common::{Host, request};
-use fixture_packs::{lay_out, lay_out_with, library};
+use fixture_packs::{TestHost, build_request, lay_out, lay_out_with, library};
 use manifests::Sha256;
 use modularbase_loader::{
     FileCache, Generation, LibraryError, LoadFailure, Unload, build_graph, is_mapped, mapped_regions,
@@ -21,7 +18,7 @@ fn thread_local_destructors_end_with_the_packs_own_thread() {
     // Called from a thread that lives on, as a host's worker does.
     let worker = thread::spawn(|| {
         for _ in 0..20 {
-            let built = build_graph(&request(&library("thread-local"))).unwrap();
+            let built = build_graph(&build_request(&library("thread-local"))).unwrap();
             assert_eq!(built.unload, Unload::Unloaded);
             assert_eq!(mapped_regions(&library("thread-local")).unwrap(), 0);
         }
@@ -32,7 +29,7 @@ fn thread_local_destructors_end_with_the_packs_own_thread() {
 
 #[test]
 fn a_thread_that_stays_pins_its_library_and_that_is_seen() {
-    let built = build_graph(&request(&library("keeps-thread"))).unwrap();
+    let built = build_graph(&build_request(&library("keeps-thread"))).unwrap();
     assert_eq!(built.unload, Unload::Pinned);
     assert!(is_mapped(&library("keeps-thread")));
     assert!(mapped_regions(&library("keeps-thread")).unwrap() > 0);
@@ -40,7 +37,7 @@ fn a_thread_that_stays_pins_its_library_and_that_is_seen() {
 
 #[test]
 fn another_version_of_a_pinned_pack_is_refused_and_the_same_one_serves() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let first = open_pack(&lay_out("keeps-thread-in-host", &host.packs()), &host.context).unwrap();
     assert_eq!(first.unload, Unload::Pinned);
     let again = open_pack(&host.packs().join("keeps-thread-in-host"), &host.context).unwrap();
@@ -57,11 +54,11 @@ fn another_version_of_a_pinned_pack_is_refused_and_the_same_one_serves() {
 
 #[test]
 fn a_build_that_does_not_end_is_given_up_and_others_load() {
-    let mut stuck = request(&library("loops"));
+    let mut stuck = build_request(&library("loops"));
     stuck.time_limit = Duration::from_millis(200);
     assert_eq!(build_graph(&stuck).unwrap_err(), LibraryError::TimedOut(stuck.time_limit));
     assert!(is_mapped(&library("loops")));
-    assert_eq!(build_graph(&request(&library("scaled"))).unwrap().unload, Unload::Unloaded);
+    assert_eq!(build_graph(&build_request(&library("scaled"))).unwrap().unload, Unload::Unloaded);
 }
 
 #[test]
@@ -73,7 +70,7 @@ fn overwriting_the_original_in_place_does_not_reach_the_mapped_copy() {
     let cache = FileCache::new(root.path().join("cache"));
     let copy = cache.library_path(Generation::new(&hash, &hash, None));
     cache.store(&copy, &mut File::open(&original).unwrap(), &hash).unwrap();
-    assert_eq!(build_graph(&request(&copy)).unwrap().unload, Unload::Pinned);
+    assert_eq!(build_graph(&build_request(&copy)).unwrap().unload, Unload::Pinned);
     // A thread of the library runs on in the copy. In a mapped original this would end the process.
     File::create(&original).unwrap();
     thread::sleep(Duration::from_millis(100));
@@ -84,7 +81,7 @@ fn overwriting_the_original_in_place_does_not_reach_the_mapped_copy() {
 
 #[test]
 fn a_replaced_library_is_the_new_one_even_while_the_old_one_is_mapped() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let folder = lay_out("keeps-thread-in-host", &host.packs());
     // Another id, so that this is about files and not about versions of one pack.
     let id = |manifest: &mut manifests::PackManifest, id: &str| manifest.pack.id = id.parse().unwrap();
@@ -108,8 +105,25 @@ fn a_replaced_library_is_the_new_one_even_while_the_old_one_is_mapped() {
 }
 
 #[test]
+fn the_layout_check_keeps_no_pointer_into_a_closed_library() {
+    // abi_stable's own cache of checked types would: the second library's types are compared with the first's, which
+    // is gone by then.
+    let libraries = ["scaled", "general", "newer-minor", "moe", "side-network"].map(library);
+    for _ in 0..10 {
+        for library in &libraries {
+            assert_eq!(build_graph(&build_request(library)).unwrap().unload, Unload::Unloaded);
+        }
+        assert!(matches!(
+            build_graph(&build_request(&library("other-layout"))),
+            Err(LibraryError::Layout(_))
+        ));
+        assert!(!is_mapped(&library("other-layout")), "a refused library stays mapped");
+    }
+}
+
+#[test]
 fn a_leak_of_one_mebibyte_a_load_is_found_by_cycles() {
-    let host = Host::new();
+    let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let leaks = lay_out("leaks", &host.packs());
     let report = modularbase_loader::probe_pack(&leaks, &host.context, 100).unwrap().1.cycles.unwrap();
     assert!(!report.returns_every_byte() && report.resident_growth_bytes > 90 << 20, "{report:?}");

@@ -162,6 +162,9 @@ macro_rules! export_pack {
 mod tests {
     use super::*;
 
+    /// The hook is the process's, and tests run side by side; a host asks one pack at a time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
     #[test]
     fn the_export_has_the_name_the_host_looks_for() {
         // `export_name` takes a literal only.
@@ -171,6 +174,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_with_its_text_and_place() {
+        let _turn = ONE_AT_A_TIME.lock().unwrap();
         let error = without_unwind::<()>(|| panic!("rank {} is odd", 7)).unwrap_err();
         assert_eq!(error.code, ErrorCode::PANIC);
         assert!(error.message.contains("rank 7 is odd") && error.message.contains("boundary.rs:"), "{error}");
@@ -186,6 +190,7 @@ mod tests {
                 panic!("again");
             }
         }
+        let _turn = ONE_AT_A_TIME.lock().unwrap();
         assert!(without_unwind::<()>(|| std::panic::panic_any(Bomb)).is_err());
     }
 }

@@ -94,12 +94,10 @@ impl Prober {
         Self { program: program.into(), limits }
     }
 
-    /// A prober whose child is this very program.
-    ///
-    /// # Errors
-    /// The program's own file can't be found.
-    pub fn this_program(limits: ProbeLimits) -> io::Result<Self> {
-        Ok(Self::new(std::env::current_exe()?, limits))
+    /// A prober whose child is this very program, whose `main` calls [`super::probe_child_main`] first. It works even
+    /// when the program's file was replaced since.
+    pub fn this_program(limits: ProbeLimits) -> Self {
+        Self::new("/proc/self/exe", limits)
     }
 
     /// The limits.
