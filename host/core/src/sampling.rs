@@ -145,6 +145,10 @@ impl Sampler {
     }
 
     fn likeliest(&self, logits: &[f32]) -> u32 {
+        if self.recent.is_empty() {
+            let largest = largest(logits);
+            return logits.iter().position(|logit| *logit == largest).unwrap_or(0) as u32;
+        }
         let mut best = (f32::NEG_INFINITY, 0);
         let mut recent = self.recent.iter().copied().peekable();
         for (token, logit) in logits.iter().enumerate() {
@@ -237,12 +241,26 @@ impl Sampler {
     }
 }
 
+/// In lanes that do not wait for each other.
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 32];
+    let (chunks, rest) = values.as_chunks::<32>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
 fn check_finite(logits: &[f32]) -> Result<(), SamplingError> {
     if logits.is_empty() {
         return Err(SamplingError::Empty);
     }
-    // Zero times a finite number is zero, times anything else NaN: one pass without branches.
-    if logits.iter().fold(0.0, |sum, logit| sum + logit * 0.0) == 0.0 {
+    // All bits of the exponent set: NaN or infinite. One pass without branches.
+    const EXPONENT: u32 = 0x7f80_0000;
+    let any_bad = logits.iter().fold(false, |bad, logit| bad | (logit.to_bits() & EXPONENT == EXPONENT));
+    if !any_bad {
         return Ok(());
     }
     let bad = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite());

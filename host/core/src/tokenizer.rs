@@ -64,6 +64,7 @@ struct Parts {
     bos: Option<u32>,
     add_bos: bool,
     chat_template: Option<ChatTemplate>,
+    largest_id: Option<u32>,
 }
 
 impl Tokenizer {
@@ -75,19 +76,16 @@ impl Tokenizer {
             TokenizerSource::Gguf(header) => from_gguf::read(base.path(), header)?,
             TokenizerSource::Folder(folder) => from_folder::read(folder)?,
         };
-        let tokenizer = Self::from_parts(parts);
-        if let Some(largest) = tokenizer.largest_id().filter(|id| *id as usize >= base.shape().vocab_size) {
-            return Err(TokenizerError::LargerThanVocabulary {
-                path: base.path().to_path_buf(),
-                largest,
-                vocab_size: base.shape().vocab_size,
-            });
+        let vocab_size = base.shape().vocab_size;
+        if let Some(largest) = parts.largest_id.filter(|id| *id as usize >= vocab_size) {
+            let path = base.path().to_path_buf();
+            return Err(TokenizerError::LargerThanVocabulary { path, largest, vocab_size });
         }
-        Ok(tokenizer)
+        Ok(Self::from_parts(parts))
     }
 
     fn from_parts(parts: Parts) -> Self {
-        let Parts { inner, spelling, mut eos, bos, add_bos, chat_template } = parts;
+        let Parts { inner, spelling, mut eos, bos, add_bos, chat_template, largest_id: _ } = parts;
         let (mut special, mut literal) = (BTreeSet::new(), BTreeSet::new());
         for (id, token) in inner.get_added_vocabulary().get_added_tokens_decoder() {
             if token.special {
@@ -100,16 +98,6 @@ impl Tokenizer {
         eos.extend(ENDS.iter().filter_map(special_id));
         let document_end = DOCUMENT_ENDS.iter().find_map(special_id).or_else(|| eos.iter().next().copied());
         Self { inner, spelling, special, literal, eos, bos, add_bos, document_end, chat_template }
-    }
-
-    fn largest_id(&self) -> Option<u32> {
-        // The ids of a sound vocabulary are dense, so this looks at one id; gaps cost a walk.
-        let count = self.inner.get_vocab_size(true) as u32;
-        let dense = count.checked_sub(1)?;
-        if self.inner.id_to_token(dense).is_some() && self.inner.id_to_token(count).is_none() {
-            return Some(dense);
-        }
-        self.inner.get_vocab(true).into_values().max()
     }
 
     /// The ids of `text`, without a begin-of-text token. With `parse_special`, the spelling of a special token

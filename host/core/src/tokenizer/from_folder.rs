@@ -108,7 +108,8 @@ pub(super) fn read(folder: &Path) -> Result<Parts, TokenizerError> {
     };
     let spelling = TokenSpelling::of_decoder(inner.get_decoder());
     let chat_template = template.map(|source| ChatTemplate::new(source, bos_text, eos_text));
-    Ok(Parts { inner, spelling, eos, bos, add_bos, chat_template })
+    let largest_id = inner.get_vocab(true).into_values().max();
+    Ok(Parts { inner, spelling, eos, bos, add_bos, chat_template, largest_id })
 }
 
 /// A file that may be absent; then every field is.

@@ -91,6 +91,7 @@ pub(super) fn read(path: &Path, header: &GgufHeader) -> Result<Parts, TokenizerE
         bos,
         add_bos,
         chat_template,
+        largest_id: (tokens.len() as u32).checked_sub(1),
     })
 }
 
