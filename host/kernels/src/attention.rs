@@ -6,7 +6,7 @@ use crate::attention_decode::{DECODE_CHUNK, DECODE_WORKSPACE, DecodeChunk};
 use crate::attention_prefill::{KEYS, PrefillSizes, PrefillTile};
 use crate::chunk_scheduler::ChunkScheduler;
 use crate::error::{KernelError, check_length, checked_mul};
-use crate::exp::exp;
+use crate::exp::exp_not_positive;
 use crate::linear::SharedPointer;
 use crate::scratch::{Scratch, reserve};
 use crate::simd::{Kernel, LANES, Simd, launch};
@@ -430,7 +430,7 @@ impl Kernel for Merge<'_> {
                 let mut total = 0.0;
                 for index in 0..unit.chunks {
                     let (own_top, sum) = chunk(index).weight(query);
-                    let factor = S::max_lane(exp::<S>(S::splat(own_top - top)));
+                    let factor = S::max_lane(exp_not_positive::<S>(S::splat(own_top - top)));
                     total += factor * sum;
                     // Kept in place of the sum, for the loop below.
                     chunk(index).set_weight(query, own_top, factor);

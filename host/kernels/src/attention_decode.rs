@@ -2,7 +2,7 @@
 
 use crate::aligned::LINE;
 use crate::attention::{KvElement, Partial};
-use crate::exp::exp;
+use crate::exp::exp_not_positive;
 use crate::simd::{Kernel, LANES, Simd, unroll4};
 
 /// Tokens of the cache that one unit of work covers. Fixed, so that the order of summation is too.
@@ -79,7 +79,7 @@ impl<E: KvElement> DecodeChunk<E> {
                 let mut sums = S::splat(0.0);
                 let mut token = 0;
                 while token < padded {
-                    let p = exp::<S>(S::sub(S::load(scores.add(token)), S::splat(top)));
+                    let p = exp_not_positive::<S>(S::sub(S::load(scores.add(token)), S::splat(top)));
                     S::store(scores.add(token), p);
                     sums = S::add(sums, p);
                     token += LANES;

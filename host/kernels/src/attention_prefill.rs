@@ -4,7 +4,7 @@
 //! (Milakov and Gimelshein 2018; Dao et al. 2022), so a query's result does not depend on the queries beside it.
 
 use crate::attention::{KvElement, Partial};
-use crate::exp::exp;
+use crate::exp::exp_not_positive;
 use crate::simd::{Kernel, LANES, Simd, unroll};
 
 /// Keys in a tile.
@@ -274,11 +274,11 @@ impl<E: KvElement> PrefillTile<E> {
             let top = old_top.max(S::max_lane(tops));
             let mut sums = S::splat(0.0);
             for (i, value) in values.iter().enumerate() {
-                let p = exp::<S>(S::sub(*value, S::splat(top)));
+                let p = exp_not_positive::<S>(S::sub(*value, S::splat(top)));
                 S::store(scores.add(i * LANES), p);
                 sums = S::add(sums, p);
             }
-            let factor = S::max_lane(exp::<S>(S::splat(old_top - top)));
+            let factor = S::max_lane(exp_not_positive::<S>(S::splat(old_top - top)));
             self.to.set_weight(query, top, old_sum * factor + S::sum(sums));
             factor
         }

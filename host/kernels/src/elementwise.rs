@@ -155,7 +155,6 @@ pub fn silu(pool: &ThreadPool, x: &[f32], out: &mut [f32]) -> Result<(), KernelE
 }
 
 /// `out = silu(gate) * up`.
-#[allow(missing_docs)]
 pub fn silu_mul(pool: &ThreadPool, gate: &[f32], up: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
     elements(pool, SiluMul {}, gate, up, out)
 }
