@@ -142,13 +142,14 @@ impl<K: BlockKind, const R: usize> Kernel for QuantizedTile<K, R> {
                     let meta = panel.add(R * BLOCK + row * size_of::<Meta>()).cast::<Meta>();
                     let eights = &raw const (*meta).minus_eight_sums;
                     let dot = if K::NIBBLES {
-                        let mut dot = if K::MINIMA { S::zero_i32() } else { S::splat_i32(eights) };
+                        let start = if K::MINIMA { S::zero_i32() } else { S::splat_i32(eights) };
+                        let mut dot = S::begin_nibbles(start);
                         let mut group = 0;
                         while group < 8 {
                             dot = S::dot_nibbles(dot, weights[group], a.add(4 * group));
                             group += 1;
                         }
-                        dot
+                        S::end_nibbles(dot, start)
                     } else {
                         let mut dot = S::start_bytes(eights);
                         let mut group = 0;

@@ -45,6 +45,20 @@ impl TileLayout {
     }
 }
 
+/// Layout of a tile and bytes of all tiles.
+fn packed_size(format: WeightFormat, rows: usize, cols: usize) -> Result<(TileLayout, usize), KernelError> {
+    if rows == 0 || cols == 0 {
+        return Err(KernelError::Empty { rows, cols });
+    }
+    if !cols.is_multiple_of(format.block_width()) {
+        return Err(KernelError::BlockWidth { format, multiple: format.block_width(), cols });
+    }
+    let too_large = KernelError::TooLarge { rows, cols };
+    let layout = TileLayout::new(format, cols).ok_or(too_large.clone())?;
+    let len = layout.tile.checked_mul(rows.div_ceil(LANES)).ok_or(too_large)?;
+    Ok((layout, len))
+}
+
 /// An immutable weight `[rows, cols]` = `[outputs, inputs]` in a format of its own.
 pub struct Matrix {
     format: WeightFormat,
@@ -164,17 +178,17 @@ impl Matrix {
         self.data.as_slice()
     }
 
+    /// Bytes that a matrix of this shape takes on the heap once packed: rows are padded to whole tiles of 16.
+    ///
+    /// # Errors
+    /// For an empty shape, one that exceeds the address space, and columns that `format` cannot hold.
+    pub fn packed_bytes(format: WeightFormat, rows: usize, cols: usize) -> Result<usize, KernelError> {
+        Ok(packed_size(format, rows, cols)?.1)
+    }
+
     fn zeroed(format: WeightFormat, rows: usize, cols: usize) -> Result<Self, KernelError> {
-        if rows == 0 || cols == 0 {
-            return Err(KernelError::Empty { rows, cols });
-        }
-        if !cols.is_multiple_of(format.block_width()) {
-            return Err(KernelError::BlockWidth { format, multiple: format.block_width(), cols });
-        }
-        let too_large = KernelError::TooLarge { rows, cols };
-        let layout = TileLayout::new(format, cols).ok_or(too_large.clone())?;
-        let len = layout.tile.checked_mul(rows.div_ceil(LANES)).ok_or(too_large.clone())?;
-        let data = AlignedBytes::zeroed(len).ok_or(too_large)?;
+        let (layout, len) = packed_size(format, rows, cols)?;
+        let data = AlignedBytes::zeroed(len).ok_or(KernelError::TooLarge { rows, cols })?;
         Ok(Self { format, rows, cols, layout, data })
     }
 

@@ -178,7 +178,11 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     unsafe fn low_nibbles(b: Self::B) -> Self::B;
     unsafe fn high_nibbles(b: Self::B) -> Self::B;
-    /// In each lane `acc + sum over j<4 of w[j] * a[j]`, `w` unsigned below 16, `a` the four signed bytes at `p`.
+    /// What up to eight `dot_nibbles` are added up in. It begins with `start`, or `end_nibbles` adds that.
+    unsafe fn begin_nibbles(start: Self::I) -> Self::I;
+    /// The sum of `start` and the products.
+    unsafe fn end_nibbles(acc: Self::I, start: Self::I) -> Self::I;
+    /// In each lane the sum over j<4 of w[j] * a[j], `w` unsigned below 16, `a` the four signed bytes at `p`.
     unsafe fn dot_nibbles(acc: Self::I, w: Self::B, p: *const i8) -> Self::I;
     /// As `dot_nibbles` for weights stored with 128 added. Some levels take that off here, some leave it in; what
     /// [`Simd::start_bytes`] gives makes the sums equal.

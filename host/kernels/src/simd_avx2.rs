@@ -131,12 +131,17 @@ impl Simd for Avx2 {
         fn high_nibbles(b: Ints) -> Ints {
             Self::low_nibbles([_mm256_srli_epi16::<4>(b[0]), _mm256_srli_epi16::<4>(b[1])])
         }
-        fn dot_nibbles(acc: Ints, w: Ints, p: *const i8) -> Ints {
-            // 15 * 127 * 2 fits in 16 bits, so the saturating product is exact.
-            let a = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());
+        fn begin_nibbles(_start: Ints) -> Ints { [_mm256_setzero_si256(); 2] }
+        fn end_nibbles(acc: Ints, start: Ints) -> Ints {
             let ones = _mm256_set1_epi16(1);
-            [_mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], a), ones)),
-             _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], a), ones))]
+            [_mm256_add_epi32(start[0], _mm256_madd_epi16(acc[0], ones)),
+             _mm256_add_epi32(start[1], _mm256_madd_epi16(acc[1], ones))]
+        }
+        fn dot_nibbles(acc: Ints, w: Ints, p: *const i8) -> Ints {
+            // Sixteen bits hold eight of these pairs: 15 * 128 * 2 * 8 = 30,720.
+            let a = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());
+            [_mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], a)),
+             _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], a))]
         }
         fn dot_bytes(acc: Ints, w: Ints, p: *const i8) -> Ints {
             let a = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());

@@ -70,6 +70,8 @@ impl Simd for Avx512 {
         fn high_nibbles(b: __m512i) -> __m512i {
             _mm512_and_si512(_mm512_srli_epi16::<4>(b), _mm512_set1_epi8(0x0f))
         }
+        fn begin_nibbles(start: __m512i) -> __m512i { start }
+        fn end_nibbles(acc: __m512i, _start: __m512i) -> __m512i { acc }
         fn dot_nibbles(acc: __m512i, w: __m512i, p: *const i8) -> __m512i {
             _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(p.cast::<i32>().read_unaligned()))
         }

@@ -94,6 +94,8 @@ impl Simd for Scalar {
         fn load_bytes(p: *const u8) -> Bytes { p.cast::<Bytes>().read() }
         fn low_nibbles(b: Bytes) -> Bytes { b.map(|x| x & 0x0f) }
         fn high_nibbles(b: Bytes) -> Bytes { b.map(|x| x >> 4) }
+        fn begin_nibbles(start: Ints) -> Ints { start }
+        fn end_nibbles(acc: Ints, _start: Ints) -> Ints { acc }
         fn dot_nibbles(acc: Ints, w: Bytes, p: *const i8) -> Ints { lanes(|i| acc[i] + dot(&w, 0, p, i)) }
         fn dot_bytes(acc: Ints, w: Bytes, p: *const i8) -> Ints { lanes(|i| acc[i] + dot(&w, 128, p, i)) }
         fn start_bytes(_p: *const i32) -> Ints { [0; LANES] }

@@ -168,6 +168,25 @@ fn activations_that_are_not_finite_spoil_only_their_own_row() {
 }
 
 #[test]
+fn the_largest_numbers_of_every_format_do_not_saturate() {
+    let (rows, cols) = (16, 64);
+    for format in FORMATS.into_iter().filter(|format| format.is_quantized()) {
+        for (weights, activations) in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
+            // One value of the other sign in each block, so that all others are at the end of the scale.
+            let values: Vec<f32> =
+                (0..rows * cols).map(|i| if i % 32 == 5 { -weights } else { weights }).collect();
+            let matrix = Matrix::from_f32(format, rows, cols, &values).unwrap();
+            let x = vec![activations; 3 * cols];
+            let (values, bounds) = expected(&matrix, &x, 3);
+            for pool in pools() {
+                let what = format!("{format:?} {weights} {activations} {:?}", pool.level());
+                assert_close(&what, &run(&pool, &matrix, &x, 3), &values, |i| bounds[i]);
+            }
+        }
+    }
+}
+
+#[test]
 fn zero_and_tiny_activations_give_zero() {
     let matrix = Matrix::from_f32(WeightFormat::Q4_1, 16, 32, &Random(6).floats(512)).unwrap();
     for pool in pools() {
