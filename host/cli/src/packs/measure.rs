@@ -1,0 +1,41 @@
+//! `packs measure`: what a pack's own weights take on the device, for `[memory]` of its manifest.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use manifests::{Dtype, MemoryDeclaration};
+use modularbase_loader::resident_bytes;
+use safetensors::SafeTensors;
+
+use super::list::bad_pack;
+use super::unfinished_pack::UnfinishedPack;
+use crate::settings::Settings;
+use crate::terminal::{bytes_text, print, print_json, table};
+
+/// The formats that a host can hold weights in.
+const HELD: [Dtype; 6] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_1];
+
+/// Prints the bytes by dtype; with `--json` in the form of the manifest.
+pub(crate) fn measure(dir: &Path, settings: &Settings) -> anyhow::Result<()> {
+    let pack = UnfinishedPack::read(dir, &super::base_context(settings)?)?;
+    let owned = match &pack.weights {
+        Some((file, _)) => names_in(&file.in_folder(dir))?,
+        None => BTreeSet::new(),
+    };
+    let graph = pack.graph.graph();
+    let bytes = HELD.map(|dtype| (dtype, resident_bytes(graph, &owned, dtype)));
+    if settings.json {
+        return print_json(&MemoryDeclaration { resident_bytes: bytes.into() });
+    }
+    let rows: Vec<Vec<String>> =
+        bytes.iter().map(|(dtype, bytes)| vec![dtype.to_string(), bytes_text(*bytes)]).collect();
+    print(&table(&rows))
+}
+
+fn names_in(path: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let unsound = || bad_pack(format!("{} can't be used as weights", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| anyhow::Error::new(error).context(unsound()))?;
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|error| anyhow::Error::new(error).context(unsound()))?;
+    Ok(file.names().into_iter().map(str::to_owned).collect())
+}

@@ -1,0 +1,60 @@
+//! `packs list|show|inspect|verify|init-weights|measure`.
+
+mod forward_check;
+mod init_weights;
+mod inspect;
+mod list;
+mod measure;
+mod unfinished_pack;
+mod verification;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use modularbase_core::BaseFile;
+use modularbase_engine::derived_slot;
+use modularbase_loader::{BaseContext, FileCache, LoadContext, ProbeLimits, Prober};
+
+use crate::arguments::PacksCommand;
+use crate::base::ChosenBase;
+use crate::model::{explain, slot};
+use crate::settings::{Settings, cache_folder};
+
+pub(crate) use list::entries_table;
+
+/// Runs one of the commands.
+pub(crate) fn command(command: PacksCommand, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        PacksCommand::List => list::list(settings).map(done),
+        PacksCommand::Show { name } => list::show(&name, settings).map(done),
+        PacksCommand::Inspect { path } => inspect::inspect(&path, settings).map(done),
+        PacksCommand::Verify { dir } => verify::verify(&dir, settings),
+        PacksCommand::InitWeights { dir, seed } => init_weights::init_weights(&dir, seed, settings).map(done),
+        PacksCommand::Measure { dir } => measure::measure(&dir, settings).map(done),
+        PacksCommand::ForwardCheck { dir } => forward_check::answer(&dir, settings).map(done),
+    }
+}
+
+/// The base of the settings as packs need to know it; its weights are not loaded.
+pub(crate) fn base_context(settings: &Settings) -> anyhow::Result<BaseContext> {
+    let base = ChosenBase::find(&settings.host.base)?;
+    base.require()?;
+    let file = BaseFile::open(&base.path).map_err(|error| explain(error.into()))?;
+    let fingerprint = file.cached_fingerprint(&cache_folder()?).map_err(|error| explain(error.into()))?;
+    let fingerprint = fingerprint.parse().context("the base's fingerprint is no SHA-256")?;
+    let slot = slot(&base, settings).unwrap_or_else(|| derived_slot(file.shape().num_layers));
+    Ok(BaseContext { fingerprint, version: None, shape: file.shape().clone(), slot })
+}
+
+/// What loading a pack needs to know, with this prober.
+pub(crate) fn load_context(settings: &Settings, prober: Prober) -> anyhow::Result<LoadContext> {
+    let cache = FileCache::new(cache_folder()?.join("packs"));
+    Ok(LoadContext::new(cache, base_context(settings)?, prober))
+}
+
+/// The prober with the usual limits.
+fn prober() -> Prober {
+    Prober::this_program(ProbeLimits::default())
+}
