@@ -145,7 +145,7 @@ impl Partial {
 }
 
 /// Query vectors that a prefill unit takes together.
-const TILE_QUERIES: usize = 48;
+const TILE_QUERIES: usize = 96;
 /// Up to this many rows, a sequence's cache is divided among workers.
 const FEW_ROWS: usize = 16;
 /// Tokens of such a division; a multiple of the tile.
