@@ -1,15 +1,13 @@
 //! GGUF files, sound and damaged: what is sound is read, what is not is refused in words, and nothing panics.
 
-mod small_gguf;
-
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::small_gguf::{HEAD_DIM, HEADS, Meta, SmallGguf};
 use modularbase_core::{BaseFile, BaseFileError, ChatMessage, StoredDtype, Tokenizer, TokenizerError};
 use proptest::prelude::*;
-use small_gguf::{HEAD_DIM, HEADS, Meta, SmallGguf};
 
 /// A file in a folder of its own.
 struct Written {
@@ -155,6 +153,10 @@ fn a_sentence_piece_vocabulary_merges_by_score_and_falls_back_to_bytes() {
     assert_eq!(ids, [259, 3 + 0xc3, 3 + 0xa9]);
     assert_eq!(tokenizer.decode(&ids), " é");
     assert!(tokenizer.is_end(2));
+    gguf.meta("tokenizer.ggml.add_space_prefix", Meta::Bool(false));
+    gguf.meta("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+    let tokenizer = Tokenizer::of_base(&open(&gguf).unwrap()).unwrap();
+    assert_eq!(tokenizer.encode_prompt("ab", true).unwrap(), [262]);
 }
 
 #[test]

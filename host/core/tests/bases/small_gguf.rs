@@ -1,7 +1,5 @@
 //! Writes small GGUF files, sound or not.
 
-#![allow(dead_code)] // Each test file uses what it needs of this.
-
 /// A metadata value of the kinds that the tests write.
 #[derive(Clone)]
 pub enum Meta {

@@ -1,9 +1,7 @@
 //! Hugging Face folders: shape, tensors, tokenizer and identity.
 
-mod tiny_checkpoint;
-
+use crate::tiny_checkpoint::{copy, expected, folder};
 use modularbase_core::{BaseFile, ChatMessage, StoredDtype, Tokenizer};
-use tiny_checkpoint::{copy, expected, folder};
 
 #[test]
 fn a_qwen2_folder_gives_its_shape() {

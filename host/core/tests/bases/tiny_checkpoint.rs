@@ -1,13 +1,11 @@
 //! The tiny checkpoints in `tests/fixtures`, and what a base loaded from them must give.
 
-#![allow(dead_code)] // Each test file uses what it needs of this.
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// `expected.json`, as `generate.py` writes it.
+/// What the tests here need of `expected.json`, which `generate.py` writes.
 #[derive(Deserialize)]
 pub struct Expected {
     /// `[head_dim / 2]`, RoPE scaling included.
@@ -21,8 +19,6 @@ pub struct Expected {
 pub struct Case {
     pub prompt: String,
     pub token_ids: Vec<u32>,
-    /// `[tokens][vocab]`, six digits.
-    pub logits: Vec<Vec<f32>>,
 }
 
 pub fn folder(name: &str) -> PathBuf {

@@ -1,13 +1,11 @@
 //! Damaged Hugging Face folders: refused in words that name the file; nothing panics.
 
-mod tiny_checkpoint;
-
 use std::path::Path;
 
+use crate::tiny_checkpoint::copy;
 use modularbase_core::{BaseFile, BaseFileError, Tokenizer, TokenizerError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tiny_checkpoint::copy;
 
 fn refusal(folder: &Path) -> String {
     BaseFile::open(folder).unwrap_err().to_string()
