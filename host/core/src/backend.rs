@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, WeightSpec};
 
-use crate::{Activations, CoreError, KvCache, StoredTensor, Weight};
+use crate::{Activations, CoreError, KvCache, StoredDtype, StoredTensor, Weight};
 
 /// How matrices are held on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +64,17 @@ pub struct SequenceRows<'a> {
 pub trait Backend: Send + Sync {
     /// Name of the device, as `--device` takes it.
     fn device(&self) -> String;
+
+    /// Device bytes that a tensor of `shape`, stored as `stored`, takes once it is placed: what to reserve beforehand.
+    ///
+    /// # Errors
+    /// A shape that the format does not allow.
+    fn placed_bytes(
+        &self,
+        shape: &[usize],
+        stored: StoredDtype,
+        dtype: WeightDtype,
+    ) -> Result<usize, CoreError>;
 
     /// Places a matrix `[rows, columns]` on the device.
     ///

@@ -9,8 +9,8 @@ use modularbase_graph::{CheckedGraph, Graph, Init, WeightSpec, infer_shapes};
 use pack_sdk::{BaseShape, SlotRange, base_graphs};
 
 use crate::{
-    Activations, Backend, BaseFile, CoreError, Expert, Plan, PlanInput, SequenceRows, StoredTensor, Weight,
-    WeightDtype,
+    Activations, Backend, BaseFile, CoreError, Expert, Plan, PlanInput, SequenceRows, StoredDtype,
+    StoredTensor, Weight, WeightDtype,
 };
 
 /// Gives a pack's own weights by name; `None` for a weight that the pack's file does not hold.
@@ -119,6 +119,34 @@ impl BaseCore {
     /// No such weight, or the copy from the device fails.
     pub fn read_weight(&self, name: &str) -> Result<Vec<f32>, CoreError> {
         self.backend.read_weight(&base_weight(&self.weights, name)?)
+    }
+
+    /// Device bytes of a base's weights once they are placed: what to reserve beforehand.
+    ///
+    /// # Errors
+    /// A shape that the format does not allow.
+    pub fn needed_bytes(
+        file: &BaseFile,
+        backend: &dyn Backend,
+        dtype: WeightDtype,
+    ) -> Result<usize, CoreError> {
+        file.tensors().map(|info| backend.placed_bytes(&info.shape, info.kind, dtype)).sum()
+    }
+
+    /// Device bytes of the weights of a graph that are stored in the pack's own file, once they are placed.
+    ///
+    /// # Errors
+    /// A shape that the format does not allow.
+    pub fn expert_bytes(
+        &self,
+        graph: &CheckedGraph,
+        stored: &dyn Fn(&str) -> Option<StoredDtype>,
+    ) -> Result<usize, CoreError> {
+        let own = graph.graph().nodes.iter().filter_map(|node| match &node.op {
+            modularbase_graph::Op::Weight(spec) => Some((spec, stored(&node.name)?)),
+            _ => None,
+        });
+        own.map(|(spec, stored)| self.backend.placed_bytes(&spec.shape, stored, self.dtype)).sum()
     }
 
     /// Makes an expert of a pack's graph. Weights that `file` does not hold and that are copies of the base's are

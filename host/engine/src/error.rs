@@ -33,15 +33,15 @@ pub enum EngineError {
     Load(#[from] LoadError),
     /// A pack that takes other memory than it declares.
     #[error(
-        "pack `{name}` declares {declared} resident bytes, measured are {measured}: rebuild it with `cargo xtask pack build`"
+        "pack `{name}` declares {declared} resident bytes, it takes {needed}: rebuild it with `cargo xtask pack build`"
     )]
     DeclaredBytes {
         /// Its name.
         name: String,
         /// In its manifest.
         declared: u64,
-        /// On the device.
-        measured: u64,
+        /// On the device, padding included.
+        needed: u64,
     },
     /// A folder or file that can't be read.
     #[error("can't read `{}`: {source}", path.display())]

@@ -1,6 +1,9 @@
 //! The host: one base, one budget, the packs of a folder.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use manifests::{Dtype, MixtureChoice, Sha256};
 use modularbase_core::{
@@ -73,11 +76,10 @@ impl Host {
         let fingerprint = fingerprint(&file, &options.cache_dir)?;
         let slot = options.slot.unwrap_or_else(|| derived_slot(file.shape().num_layers));
 
-        let needed = placed_bytes(&file, dtype);
+        let needed = BaseCore::needed_bytes(&file, &*backend, dtype)? as u64;
         let ledger = ByteLedger::new(options.budget.unwrap_or(needed + DEFAULT_ROOM));
-        let mut base = ledger.reserve(Owner::Base, needed)?;
+        let base = ledger.reserve(Owner::Base, needed)?;
         let core = BaseCore::load(&file, slot, backend, dtype, progress)?;
-        base.resize(core.resident_bytes() as u64)?;
 
         let context =
             BaseContext { fingerprint, version: options.base_version, shape: core.shape().clone(), slot };
@@ -239,53 +241,57 @@ impl Host {
 
     fn load(&self, entry: &PackEntry) -> Result<ResidentPack, EngineError> {
         let loaded = open_pack(&entry.path, &self.loading)?;
-        let declared = self.declared_bytes(&loaded);
         let generation = loaded.generation.to_hex();
-        let mut reservation = self.ledger.reserve(Owner::Pack(generation.clone()), declared)?;
-        let expert = self.place(&loaded, &generation)?;
-        let measured = expert.resident_bytes() as u64;
-        if measured.abs_diff(declared) * 20 > declared.max(measured) {
-            return Err(EngineError::DeclaredBytes { name: entry.name.clone(), declared, measured });
-        }
-        reservation.resize(measured)?;
+        let stored = stored_dtypes(&loaded)?;
+        let needed = self.core.expert_bytes(&loaded.graph, &|name| stored.get(name).copied())? as u64;
+        self.declaration_holds(&loaded, needed)?;
+        let reservation = self.ledger.reserve(Owner::Pack(generation.clone()), needed)?;
+        let expert = self.place(&loaded, &stored, &generation)?;
         Ok(ResidentPack { expert: expert.into(), _reservation: reservation })
     }
 
     /// Puts a checked pack's weights on the device.
-    fn place(&self, loaded: &LoadedPack, generation: &str) -> Result<Expert, EngineError> {
+    fn place(
+        &self,
+        loaded: &LoadedPack,
+        stored: &HashMap<String, StoredDtype>,
+        generation: &str,
+    ) -> Result<Expert, EngineError> {
         let tensors = loaded.weights.as_ref().map(|weights| weights.tensors()).transpose();
-        let tensors = tensors.map_err(|error| EngineError::Option(error.to_string()))?;
+        let tensors = tensors.map_err(weights_error)?;
         let own = |name: &str| {
             let view = tensors.as_ref()?.tensor(name).ok()?;
             Some(StoredTensor {
                 name: name.to_owned(),
                 shape: view.shape().to_vec(),
-                dtype: match view.dtype() {
-                    safetensors::Dtype::F16 => StoredDtype::F16,
-                    safetensors::Dtype::BF16 => StoredDtype::BF16,
-                    _ => StoredDtype::F32,
-                },
+                dtype: *stored.get(name)?,
                 bytes: view.data().to_vec().into(),
             })
         };
         Ok(self.core.compile_expert(loaded.manifest.pack.name.as_str(), generation, &loaded.graph, &own)?)
     }
 
-    /// Device bytes that the manifest declares for the way this host holds weights; from the shapes where it does not
-    /// say.
-    fn declared_bytes(&self, loaded: &LoadedPack) -> u64 {
-        let stored = loaded.weights.as_ref().map_or(Dtype::F32, |weights| weights.dtype());
-        let dtype = match self.dtype {
-            WeightDtype::AsStored => stored,
-            WeightDtype::F32 => Dtype::F32,
-            WeightDtype::F16 => Dtype::F16,
-            WeightDtype::BF16 => Dtype::Bf16,
-            WeightDtype::Q8_0 => Dtype::Q8_0,
-            WeightDtype::Q4_0 => Dtype::Q4_0,
-            WeightDtype::Q4_1 => Dtype::Q4_1,
+    /// Compares what the manifest declares for the way this host holds weights with what they will take: up to a
+    /// twentieth apart, and beyond that only by the rows that the device pads.
+    fn declaration_holds(&self, loaded: &LoadedPack, needed: u64) -> Result<(), EngineError> {
+        let dtype = match (self.dtype, &loaded.weights) {
+            (WeightDtype::AsStored, Some(weights)) => weights.dtype(),
+            (WeightDtype::AsStored, None) => return Ok(()),
+            (WeightDtype::F32, _) => Dtype::F32,
+            (WeightDtype::F16, _) => Dtype::F16,
+            (WeightDtype::BF16, _) => Dtype::Bf16,
+            (WeightDtype::Q8_0, _) => Dtype::Q8_0,
+            (WeightDtype::Q4_0, _) => Dtype::Q4_0,
+            (WeightDtype::Q4_1, _) => Dtype::Q4_1,
         };
-        let declared = loaded.manifest.memory.resident_bytes.get(&dtype).copied();
-        declared.unwrap_or_else(|| resident_bytes(loaded.graph.graph(), &loaded.owned_weights, dtype))
+        let Some(&declared) = loaded.manifest.memory.resident_bytes.get(&dtype) else { return Ok(()) };
+        let padding =
+            needed.saturating_sub(resident_bytes(loaded.graph.graph(), &loaded.owned_weights, dtype));
+        if needed.abs_diff(declared) > declared.max(needed) / 20 + padding {
+            let name = loaded.manifest.pack.name.to_string();
+            return Err(EngineError::DeclaredBytes { name, declared, needed });
+        }
+        Ok(())
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<PackEntry>> {
@@ -299,33 +305,25 @@ fn fingerprint(file: &BaseFile, cache_dir: &std::path::Path) -> Result<Sha256, E
     hex.parse().map_err(|error: manifests::ValueError| EngineError::Option(error.message))
 }
 
+/// How each tensor of a pack's own file is stored.
+fn stored_dtypes(loaded: &LoadedPack) -> Result<HashMap<String, StoredDtype>, EngineError> {
+    let Some(weights) = &loaded.weights else { return Ok(HashMap::new()) };
+    let tensors = weights.tensors().map_err(weights_error)?;
+    let dtype = |dtype| match dtype {
+        safetensors::Dtype::F16 => StoredDtype::F16,
+        safetensors::Dtype::BF16 => StoredDtype::BF16,
+        _ => StoredDtype::F32,
+    };
+    Ok(tensors.iter().map(|(name, view)| (name.to_owned(), dtype(view.dtype()))).collect())
+}
+
+fn weights_error(error: modularbase_loader::WeightsError) -> EngineError {
+    EngineError::Option(error.to_string())
+}
+
 /// The slot of a base that no manifest describes: the layers from 3/5 to 4/5 of its depth, where the default base has
 /// its own (layers 18 to 24 of 30).
 pub fn derived_slot(layers: usize) -> SlotRange {
     let start = (layers * 3 / 5).min(layers.saturating_sub(1));
     SlotRange { start, end: (layers * 4 / 5).max(start + 1) }
-}
-
-/// An upper bound of what the base takes on the device, bytes: rows are padded to 16 by the CPU's packing.
-fn placed_bytes(file: &BaseFile, dtype: WeightDtype) -> u64 {
-    let bytes_of = |info: &modularbase_core::base_files::TensorInfo| {
-        let elements: usize = info.shape.iter().product();
-        let (rows, columns) = match *info.shape {
-            [rows, columns] => (rows.next_multiple_of(16), columns),
-            _ => return elements * 4,
-        };
-        let stored = info.kind.row_bytes(columns).unwrap_or(columns * 4);
-        let row = match dtype {
-            // Formats without a kernel of their own become Q8_0.
-            WeightDtype::AsStored => {
-                stored.max(if matches!(info.kind, StoredDtype::Ggml(_)) { columns / 32 * 20 } else { 0 })
-            }
-            WeightDtype::F32 => columns * 4,
-            WeightDtype::F16 | WeightDtype::BF16 => columns * 2,
-            WeightDtype::Q8_0 => columns * 34 / 32,
-            WeightDtype::Q4_0 | WeightDtype::Q4_1 => columns * 20 / 32,
-        };
-        rows * row
-    };
-    file.tensors().map(|info| bytes_of(info) as u64).sum()
 }

@@ -18,7 +18,7 @@ pub use answer::{Answer, AnswerLimits, FinishReason, MixturePart, Timings};
 pub use error::EngineError;
 pub use host::{Host, MemoryReport, PackMemory, derived_slot};
 pub use options::{HostOptions, cpu_or_gpu};
-pub use pack_catalog::{PackEntry, PackState};
+pub use pack_catalog::{PackEntry, PackState, scan};
 pub use pack_checks::effect_on_hidden_states;
 pub use scoring::{Score, score};
 pub use session::{Session, mixture_parts};

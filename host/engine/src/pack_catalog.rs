@@ -77,7 +77,7 @@ impl PackEntry {
 ///
 /// # Errors
 /// The directory exists but can't be read.
-pub(crate) fn scan(dir: &Path) -> Result<Vec<PackEntry>, EngineError> {
+pub fn scan(dir: &Path) -> Result<Vec<PackEntry>, EngineError> {
     let read_error = |source| EngineError::Read { path: dir.to_owned(), source };
     let folders = match fs::read_dir(dir) {
         Ok(folders) => folders,

@@ -36,13 +36,30 @@ impl Backend for CpuBackend {
         "cpu".to_owned()
     }
 
+    fn placed_bytes(
+        &self,
+        shape: &[usize],
+        stored: StoredDtype,
+        dtype: WeightDtype,
+    ) -> Result<usize, CoreError> {
+        match *shape {
+            [rows, columns] => {
+                Ok(Matrix::packed_bytes(packed_format(dtype, stored, columns), rows, columns)?)
+            }
+            _ => Ok(shape.iter().product::<usize>() * size_of::<f32>()),
+        }
+    }
+
     fn place_matrix(&self, tensor: &StoredTensor, dtype: WeightDtype) -> Result<Weight, CoreError> {
         let (rows, columns) = tensor.dims2()?;
-        let packed = match (dtype, ggml_block(tensor.dtype)) {
-            (WeightDtype::AsStored, Some(block)) => {
+        let packed = match (dtype, kernel_block(tensor.dtype)) {
+            (WeightDtype::AsStored, Some((block, _))) => {
                 Matrix::from_ggml(block, rows, columns, &tensor.bytes, None)?
             }
-            _ => Matrix::from_f32(packed_format(dtype, columns), rows, columns, &tensor.to_f32()?)?,
+            _ => {
+                let format = packed_format(dtype, tensor.dtype, columns);
+                Matrix::from_f32(format, rows, columns, &tensor.to_f32()?)?
+            }
         };
         Ok(Weight::CpuMatrix(Arc::new(packed)))
     }
@@ -73,30 +90,33 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The block format that the kernels pack without a detour over f32.
-fn ggml_block(dtype: StoredDtype) -> Option<GgmlBlock> {
-    Some(match dtype {
-        StoredDtype::F32 | StoredDtype::Ggml(GgmlDType::F32) => GgmlBlock::F32,
-        StoredDtype::F16 | StoredDtype::Ggml(GgmlDType::F16) => GgmlBlock::F16,
-        StoredDtype::BF16 | StoredDtype::Ggml(GgmlDType::BF16) => GgmlBlock::BF16,
-        StoredDtype::Ggml(GgmlDType::Q4_0) => GgmlBlock::Q4_0,
-        StoredDtype::Ggml(GgmlDType::Q4_1) => GgmlBlock::Q4_1,
-        StoredDtype::Ggml(GgmlDType::Q8_0) => GgmlBlock::Q8_0,
-        StoredDtype::Ggml(GgmlDType::Q4K) => GgmlBlock::Q4_K,
+/// The stored formats that the kernels pack without a detour over f32, and what they become.
+fn kernel_block(stored: StoredDtype) -> Option<(GgmlBlock, WeightFormat)> {
+    Some(match stored {
+        StoredDtype::F32 => (GgmlBlock::F32, WeightFormat::F32),
+        StoredDtype::F16 => (GgmlBlock::F16, WeightFormat::F16),
+        StoredDtype::BF16 => (GgmlBlock::BF16, WeightFormat::BF16),
+        StoredDtype::Ggml(GgmlDType::Q4_0) => (GgmlBlock::Q4_0, WeightFormat::Q4_0),
+        StoredDtype::Ggml(GgmlDType::Q4_1) => (GgmlBlock::Q4_1, WeightFormat::Q4_1),
+        StoredDtype::Ggml(GgmlDType::Q8_0) => (GgmlBlock::Q8_0, WeightFormat::Q8_0),
+        StoredDtype::Ggml(GgmlDType::Q4K) => (GgmlBlock::Q4_K, WeightFormat::Q4_1),
         StoredDtype::Ggml(_) => return None,
     })
 }
 
-/// The format for values that pass through f32. Block formats need whole blocks of 32 columns; a matrix that has
-/// none of them is kept at 16 bits.
-fn packed_format(dtype: WeightDtype, columns: usize) -> WeightFormat {
+/// How a matrix is held. Block formats need whole blocks of 32 columns; a matrix that has none of them is kept at 16
+/// bits.
+fn packed_format(dtype: WeightDtype, stored: StoredDtype, columns: usize) -> WeightFormat {
     let blocks = |format| if columns.is_multiple_of(32) { format } else { WeightFormat::F16 };
     match dtype {
+        // Formats without a kernel of their own have up to 6.6 bits a weight: 8 bits lose next to nothing.
+        WeightDtype::AsStored => {
+            kernel_block(stored).map_or_else(|| blocks(WeightFormat::Q8_0), |(_, format)| format)
+        }
         WeightDtype::F32 => WeightFormat::F32,
         WeightDtype::F16 => WeightFormat::F16,
         WeightDtype::BF16 => WeightFormat::BF16,
-        // Formats without a kernel of their own have up to 6.6 bits a weight: 8 bits lose next to nothing.
-        WeightDtype::AsStored | WeightDtype::Q8_0 => blocks(WeightFormat::Q8_0),
+        WeightDtype::Q8_0 => blocks(WeightFormat::Q8_0),
         WeightDtype::Q4_0 => blocks(WeightFormat::Q4_0),
         WeightDtype::Q4_1 => blocks(WeightFormat::Q4_1),
     }

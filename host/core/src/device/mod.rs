@@ -55,17 +55,29 @@ impl Backend for TensorBackend {
         self.name.clone()
     }
 
+    fn placed_bytes(
+        &self,
+        shape: &[usize],
+        stored: StoredDtype,
+        dtype: WeightDtype,
+    ) -> Result<usize, CoreError> {
+        let elements: usize = shape.iter().product();
+        Ok(match *shape {
+            [_, columns] => match held_as(dtype, stored, columns) {
+                Held::Blocks(blocks) => elements / blocks.block_size() * blocks.type_size(),
+                Held::Floats(floats) => elements * floats.size_in_bytes(),
+            },
+            _ => elements * DType::F32.size_in_bytes(),
+        })
+    }
+
     fn place_matrix(&self, tensor: &StoredTensor, dtype: WeightDtype) -> Result<Weight, CoreError> {
         let (rows, columns) = tensor.dims2()?;
-        let kept = match (dtype, tensor.dtype) {
-            (WeightDtype::AsStored, StoredDtype::Ggml(kept)) => Some(kept),
-            _ => None,
-        };
-        let product = match kept.or(ggml_dtype(dtype)) {
-            Some(quantized) if columns.is_multiple_of(quantized.block_size()) => {
-                let blocks: Cow<'_, [u8]> = match kept {
-                    Some(_) => Cow::Borrowed(&tensor.bytes),
-                    None => {
+        let product = match held_as(dtype, tensor.dtype, columns) {
+            Held::Blocks(quantized) => {
+                let blocks: Cow<'_, [u8]> = match tensor.dtype {
+                    StoredDtype::Ggml(stored) if stored == quantized => Cow::Borrowed(&tensor.bytes),
+                    _ => {
                         let values = Tensor::from_vec(tensor.to_f32()?, (rows, columns), &Device::Cpu)?;
                         Cow::Owned(QTensor::quantize(&values, quantized)?.data()?.into_owned())
                     }
@@ -74,14 +86,9 @@ impl Backend for TensorBackend {
                 let storage = QStorage::from_data(blocks, &self.device, quantized)?;
                 QMatMul::from_arc(Arc::new(QTensor::new(storage, (rows, columns))?))?
             }
-            _ => {
-                let wanted = match (dtype, tensor.dtype) {
-                    (WeightDtype::F16, _) | (WeightDtype::AsStored, StoredDtype::F16) => DType::F16,
-                    (WeightDtype::BF16, _) | (WeightDtype::AsStored, StoredDtype::BF16) => DType::BF16,
-                    _ => DType::F32,
-                };
+            Held::Floats(floats) => {
                 let values = Tensor::from_vec(tensor.to_f32()?, (rows, columns), &Device::Cpu)?;
-                QMatMul::Tensor(values.to_dtype(wanted)?.to_device(&self.device)?)
+                QMatMul::Tensor(values.to_dtype(floats)?.to_device(&self.device)?)
             }
         };
         Ok(Weight::TensorMatrix(Arc::new(TensorMatrix { rows, columns, product })))
@@ -113,11 +120,27 @@ impl Backend for TensorBackend {
     }
 }
 
-fn ggml_dtype(dtype: WeightDtype) -> Option<GgmlDType> {
-    match dtype {
-        WeightDtype::Q8_0 => Some(GgmlDType::Q8_0),
-        WeightDtype::Q4_0 => Some(GgmlDType::Q4_0),
-        WeightDtype::Q4_1 => Some(GgmlDType::Q4_1),
-        WeightDtype::AsStored | WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 => None,
+/// How a matrix is held on the device.
+enum Held {
+    Blocks(GgmlDType),
+    Floats(DType),
+}
+
+/// Block formats need rows of whole blocks; a matrix that has none of them is kept in floats.
+fn held_as(dtype: WeightDtype, stored: StoredDtype, columns: usize) -> Held {
+    let blocks = match (dtype, stored) {
+        (WeightDtype::AsStored, StoredDtype::Ggml(stored)) => Some(stored),
+        (WeightDtype::Q8_0, _) => Some(GgmlDType::Q8_0),
+        (WeightDtype::Q4_0, _) => Some(GgmlDType::Q4_0),
+        (WeightDtype::Q4_1, _) => Some(GgmlDType::Q4_1),
+        _ => None,
+    };
+    match blocks {
+        Some(blocks) if columns.is_multiple_of(blocks.block_size()) => Held::Blocks(blocks),
+        _ => Held::Floats(match (dtype, stored) {
+            (WeightDtype::F16, _) | (WeightDtype::AsStored, StoredDtype::F16) => DType::F16,
+            (WeightDtype::BF16, _) | (WeightDtype::AsStored, StoredDtype::BF16) => DType::BF16,
+            _ => DType::F32,
+        }),
     }
 }
