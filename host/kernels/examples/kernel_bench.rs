@@ -31,7 +31,7 @@ const SHAPE: AttentionShape =
     AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, scale: 0.125, causal: true };
 
 /// Name, sequences, tokens of each, tokens before them.
-const STEPS: [(&str, usize, usize, usize); 12] = [
+const STEPS: [(&str, usize, usize, usize); 14] = [
     ("decode_at_0", 1, 1, 0),
     ("decode_at_128", 1, 1, 128),
     ("decode_at_1024", 1, 1, 1024),
@@ -42,6 +42,8 @@ const STEPS: [(&str, usize, usize, usize); 12] = [
     ("batch_16_at_128", 16, 1, 128),
     ("prefill_16", 1, 16, 0),
     ("prefill_64", 1, 64, 0),
+    ("prefill_128", 1, 128, 0),
+    ("prefill_256", 1, 256, 0),
     ("prefill_512", 1, 512, 0),
     ("prefill_4096", 1, 4096, 0),
 ];
