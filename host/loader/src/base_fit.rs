@@ -145,7 +145,7 @@ pub fn copies_fit_base(graph: &Graph, base: &BaseShape) -> Result<(), BaseMismat
 }
 
 /// Device bytes of the weights of those names, loaded as `dtype`: matrices in that format where its blocks divide their
-/// rows, everything else as f32.
+/// rows and at 16 bits where not, vectors as f32.
 pub fn resident_bytes(graph: &Graph, owned: &BTreeSet<String>, dtype: Dtype) -> u64 {
     let (block, block_bytes) = block_of(dtype);
     let bytes = |shape: &[usize]| {
@@ -153,6 +153,7 @@ pub fn resident_bytes(graph: &Graph, owned: &BTreeSet<String>, dtype: Dtype) -> 
         let elements = elements as u64;
         match shape {
             [_, width] if (*width as u64).is_multiple_of(block) => elements / block * block_bytes,
+            [_, _] => elements * 2,
             _ => elements * 4,
         }
     };

@@ -273,10 +273,10 @@ impl Call<'_, '_> {
         out: &mut [f32],
     ) -> Result<(), CoreError> {
         let pool = &self.plan.pool;
-        let x = take(&mut self.buffers[x]);
+        let x = self.buffers[x].as_slice();
         let width = router.cols();
         let mut logits = vec![0.0; self.rows * experts.len()];
-        product(pool, &x, self.rows, router, &mut logits, self.scratch)?;
+        product(pool, x, self.rows, router, &mut logits, self.scratch)?;
         out.fill(0.0);
         let mut chosen: Vec<Vec<(usize, f32)>> = vec![Vec::new(); experts.len()];
         for (row, logits) in logits.chunks_exact(experts.len()).enumerate() {

@@ -126,7 +126,7 @@ enum Held {
     Floats(DType),
 }
 
-/// Block formats need rows of whole blocks; a matrix that has none of them is kept in floats.
+/// Block formats need rows of whole blocks; a matrix that has none of them is kept at 16 bits.
 fn held_as(dtype: WeightDtype, stored: StoredDtype, columns: usize) -> Held {
     let blocks = match (dtype, stored) {
         (WeightDtype::AsStored, StoredDtype::Ggml(stored)) => Some(stored),
@@ -137,7 +137,8 @@ fn held_as(dtype: WeightDtype, stored: StoredDtype, columns: usize) -> Held {
     };
     match blocks {
         Some(blocks) if columns.is_multiple_of(blocks.block_size()) => Held::Blocks(blocks),
-        _ => Held::Floats(match (dtype, stored) {
+        Some(_) => Held::Floats(DType::F16),
+        None => Held::Floats(match (dtype, stored) {
             (WeightDtype::F16, _) | (WeightDtype::AsStored, StoredDtype::F16) => DType::F16,
             (WeightDtype::BF16, _) | (WeightDtype::AsStored, StoredDtype::BF16) => DType::BF16,
             _ => DType::F32,
