@@ -17,7 +17,7 @@ use crate::failure::StdoutClosed;
 use crate::interrupt::{self, Meaning, Scope};
 use crate::model::{self, Model, explain};
 use crate::packs;
-use crate::settings::{Settings, cache_folder};
+use crate::settings::{Settings, cache_folder, check_answer};
 use crate::terminal::{bytes_text, is_interactive, notice, print, print_line};
 
 const HELP: &str = "\
@@ -30,6 +30,7 @@ Ctrl-C stops an answer; what was said of it stays in the conversation.";
 
 /// Holds a conversation until the input ends.
 pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Instant) -> anyhow::Result<()> {
+    check_answer(&arguments.answer, &settings.host)?;
     let model = model::load(settings, started)?;
     let session = Session::new(&model.host, model.mixture(settings)?).map_err(explain)?;
     let mut chat = Chat {

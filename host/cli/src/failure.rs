@@ -46,6 +46,11 @@ impl Failure {
         self
     }
 
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// Ctrl-C, said without a message of its own: who pressed it knows.
     pub(crate) fn interrupted() -> Self {
         Self::new(Exit::Interrupted, "interrupted")
@@ -69,7 +74,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     // Written as one piece: threads of other processes on the same terminal must not cut it. A closed stderr leaves
     // nobody to tell.
-    let text = describe(error, failure.and_then(|failure| failure.help.as_deref()));
+    let text = describe(error, failure.and_then(Failure::advice));
     std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes()).ok();
     ExitCode::from(exit as u8)
 }
@@ -103,7 +108,7 @@ mod tests {
         let error = anyhow::Error::new(root)
             .context("can't write x: the disk is full")
             .context(Failure::new(Exit::BaseMissing, "the base was not fetched").help("free some space"));
-        let help = error.downcast_ref::<Failure>().and_then(|failure| failure.help.as_deref());
+        let help = error.downcast_ref::<Failure>().and_then(Failure::advice);
         assert_eq!(
             describe(&error, help),
             "error: the base was not fetched\n  because: can't write x: the disk is full\n  help: free some space\n"

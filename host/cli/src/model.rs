@@ -98,9 +98,6 @@ impl Model {
 
     /// Where answers end.
     pub(crate) fn limits(&self, said: &AnswerOptions, settings: &Settings) -> anyhow::Result<AnswerLimits> {
-        if said.stop.iter().any(String::is_empty) {
-            return Err(Failure::usage("a --stop text is empty: it would end every answer at once").into());
-        }
         let max_tokens = sampling(said, &settings.host, self.sampling)?.max_tokens as usize;
         Ok(AnswerLimits { max_tokens, stop: said.stop.clone() })
     }
@@ -144,8 +141,6 @@ pub(crate) fn explain(error: EngineError) -> anyhow::Error {
         EngineError::Quarantined { .. } | EngineError::Load(_) | EngineError::DeclaredBytes { .. } => {
             Failure::new(Exit::BadPack, message).help("`modularbase packs verify DIR` checks every part of it")
         }
-        EngineError::Budget(_) => Failure::new(Exit::Failed, message)
-            .help("say a larger --budget, a shorter text, fewer --max-tokens, or fewer packs"),
         EngineError::EmptyPrompt => Failure::usage(message),
         EngineError::Core(CoreError::ContextLength { .. })
         | EngineError::Option(_)

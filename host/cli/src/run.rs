@@ -12,12 +12,13 @@ use crate::failure::Failure;
 use crate::interrupt::{self, Meaning, Scope};
 use crate::model::{self, explain};
 use crate::prompt;
-use crate::settings::Settings;
+use crate::settings::{Settings, check_answer};
 use crate::terminal::{print, print_json};
 
 /// Answers one prompt: the text streams to stdout, or one JSON object does when it is complete.
 pub(crate) fn run(arguments: &RunArguments, settings: &Settings, started: Instant) -> anyhow::Result<()> {
     let prompt = prompt::read(arguments.prompt.as_deref())?;
+    check_answer(&arguments.answer, &settings.host)?;
     let model = model::load(settings, started)?;
     let sampling = model.sampling(&arguments.answer, settings)?;
     let limits = model.limits(&arguments.answer, settings)?;

@@ -94,6 +94,14 @@ pub(crate) fn sampling(
     }
 }
 
+/// Judges what the command line says of an answer before the base is loaded, which takes its time.
+pub(crate) fn check_answer(options: &AnswerOptions, host: &HostSettings) -> anyhow::Result<()> {
+    if options.stop.iter().any(String::is_empty) {
+        return Err(Failure::usage("a --stop text is empty: it would end every answer at once").into());
+    }
+    sampling(options, host, Sampling::default()).map(|_| ())
+}
+
 fn config_file(said: Option<&Path>) -> Option<PathBuf> {
     // A file that was asked for must exist; the user's own may be absent.
     said.map(Path::to_path_buf).or_else(|| {
@@ -195,7 +203,9 @@ mod tests {
         let greedy = AnswerOptions { greedy: true, ..AnswerOptions::default() };
         assert_eq!(sampling(&greedy, &host, base).unwrap().temperature, 0.0);
         let wrong = AnswerOptions { top_p: Some(1.5), ..AnswerOptions::default() };
-        assert!(sampling(&wrong, &host, base).unwrap_err().to_string().contains("top_p"));
+        assert!(check_answer(&wrong, &host).unwrap_err().to_string().contains("top_p"));
+        let empty = AnswerOptions { stop: vec![String::new()], ..AnswerOptions::default() };
+        assert!(check_answer(&empty, &host).unwrap_err().to_string().contains("--stop"));
     }
 
     #[test]

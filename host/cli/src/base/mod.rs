@@ -41,7 +41,7 @@ pub(crate) fn command(command: BaseCommand, settings: &Settings) -> anyhow::Resu
 }
 
 fn list(settings: &Settings) -> anyhow::Result<()> {
-    let mut rows = vec![vec!["NAME".to_owned(), "STATE".to_owned(), "PATH".to_owned()]];
+    let mut rows = vec![vec!["NAME".to_owned(), "PATH".to_owned(), "STATE".to_owned()]];
     let mut values = Vec::new();
     for base in ChosenBase::all_known()? {
         let (state, reason) = match base.judge(false)? {
@@ -60,7 +60,7 @@ fn list(settings: &Settings) -> anyhow::Result<()> {
         }));
         let mark = if base.name == settings.host.base { " (default)" } else { "" };
         let state = reason.map_or(state.to_owned(), |why| format!("{state}: {why}"));
-        rows.push(vec![format!("{}{mark}", base.name), state, base.path.display().to_string()]);
+        rows.push(vec![format!("{}{mark}", base.name), base.path.display().to_string(), state]);
     }
     if settings.json { print_json(&values) } else { print(&table(&rows)) }
 }

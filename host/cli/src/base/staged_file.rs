@@ -121,6 +121,7 @@ mod tests {
     fn a_full_disk_is_called_so() {
         let error = disk_error(ErrorKind::StorageFull.into(), &expected(b"model"), Path::new("/full"));
         assert_eq!(error.to_string(), "can't write to /full");
-        assert!(format!("{error:?}").contains("free some space"), "{error:?}");
+        let advice = error.downcast_ref::<Failure>().and_then(Failure::advice);
+        assert!(advice.is_some_and(|advice| advice.contains("free some space")), "{advice:?}");
     }
 }

@@ -77,7 +77,7 @@ fn check_all(
         let folder = PackFolder::read(dir).map_err(|error| error.to_string())?;
         let bytes: u64 = folder.manifest.files().iter().map(|record| record.size).sum();
         let detail = format!(
-            "{} files, {}, generation {}",
+            "{} named files, {}, generation {}",
             folder.manifest.files().len(),
             bytes_text(bytes),
             folder.generation
