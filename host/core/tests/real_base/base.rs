@@ -1,7 +1,5 @@
 //! The default base from the cache, as `modularbase base fetch` puts it there.
 
-#![allow(dead_code)] // Each test file uses what it needs of this.
-
 use std::{path::PathBuf, sync::Arc};
 
 use modularbase_core::{Backend, BaseCore, BaseFile, CpuBackend, KvDtype, TensorBackend, WeightDtype};
@@ -32,4 +30,10 @@ pub fn on_cpu(dtype: WeightDtype) -> BaseCore {
 /// On candle tensors on the CPU.
 pub fn on_tensors(dtype: WeightDtype) -> BaseCore {
     load(Arc::new(TensorBackend::cpu()), dtype)
+}
+
+/// On candle tensors on the first GPU.
+#[cfg(feature = "cuda")]
+pub fn on_cuda(dtype: WeightDtype) -> BaseCore {
+    load(Arc::new(TensorBackend::cuda(0).unwrap()), dtype)
 }

@@ -1,9 +1,9 @@
 //! Tokenizer, chat template and text stream of the default base, against ids that were computed independently.
 
-mod real_base;
-
 use modularbase_core::{BaseFile, ChatMessage, TextStream, Tokenizer};
 use serde::Deserialize;
+
+use crate::base;
 
 #[derive(Deserialize)]
 struct Reference {
@@ -19,13 +19,13 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let reference: Reference = serde_json::from_str(include_str!("data/smollm2-135m.json")).unwrap();
+    let reference: Reference = serde_json::from_str(include_str!("../data/smollm2-135m.json")).unwrap();
     assert_eq!(reference.cases.len(), 5);
     reference.cases
 }
 
 fn tokenizer() -> Tokenizer {
-    Tokenizer::of_base(&BaseFile::open(real_base::path()).unwrap()).unwrap()
+    Tokenizer::of_base(&BaseFile::open(base::path()).unwrap()).unwrap()
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The default base against logits that were computed independently (float32 in NumPy over the dequantized weights).
 
-mod real_base;
-
 use modularbase_core::{Advance, BaseCore, LogitRows, Mixture, Sequence, WeightDtype};
 use serde::Deserialize;
+
+use crate::base;
 
 #[derive(Deserialize)]
 struct Reference {
@@ -21,7 +21,7 @@ struct Case {
 }
 
 fn reference() -> Vec<Case> {
-    let reference: Reference = serde_json::from_str(include_str!("data/smollm2-135m.json")).unwrap();
+    let reference: Reference = serde_json::from_str(include_str!("../data/smollm2-135m.json")).unwrap();
     assert_eq!(reference.cases.len(), 5);
     reference.cases
 }
@@ -82,10 +82,17 @@ fn check_f32(core: &BaseCore) {
 
 #[test]
 fn cpu_kernels_in_f32_give_the_reference_logits_and_tokens() {
-    check_f32(&real_base::on_cpu(WeightDtype::F32));
+    check_f32(&base::on_cpu(WeightDtype::F32));
 }
 
 #[test]
 fn tensor_executor_in_f32_gives_the_reference_logits_and_tokens() {
-    check_f32(&real_base::on_tensors(WeightDtype::F32));
+    check_f32(&base::on_tensors(WeightDtype::F32));
+}
+
+/// Runs where there is a GPU: `cargo test --release -p modularbase-core --features cuda`.
+#[cfg(feature = "cuda")]
+#[test]
+fn tensor_executor_on_cuda_in_f32_gives_the_reference_logits_and_tokens() {
+    check_f32(&base::on_cuda(WeightDtype::F32));
 }

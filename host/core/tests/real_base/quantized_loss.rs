@@ -1,11 +1,11 @@
 //! Quantized paths are held to the loss, not to tokens: where two logits lie close, correct engines differ.
 
-mod real_base;
-
 use modularbase_core::{Advance, BaseCore, BaseFile, LogitRows, Mixture, Sequence, Tokenizer, WeightDtype};
 
+use crate::base;
+
 /// Part of a novel in the public domain (F. Scott Fitzgerald, The Great Gatsby, chapter 9).
-const TEXT: &str = include_str!("data/novel.txt");
+const TEXT: &str = include_str!("../data/novel.txt");
 
 fn mean_nll(core: &BaseCore, tokens: &[u32]) -> f64 {
     let mixture = Mixture::single(core.own_slot_layers().unwrap().into());
@@ -26,10 +26,10 @@ fn mean_nll(core: &BaseCore, tokens: &[u32]) -> f64 {
 
 #[test]
 fn quantized_weights_keep_the_loss_of_f32() {
-    let tokenizer = Tokenizer::of_base(&BaseFile::open(real_base::path()).unwrap()).unwrap();
+    let tokenizer = Tokenizer::of_base(&BaseFile::open(base::path()).unwrap()).unwrap();
     let tokens = tokenizer.encode(TEXT, false).unwrap();
     let tokens = &tokens[..256 * 6];
-    let exact = mean_nll(&real_base::on_cpu(WeightDtype::F32), tokens);
+    let exact = mean_nll(&base::on_cpu(WeightDtype::F32), tokens);
     assert!((2.0..4.5).contains(&exact), "{exact}");
     for (dtype, tolerance) in [
         (WeightDtype::Q8_0, 0.005),
@@ -37,7 +37,7 @@ fn quantized_weights_keep_the_loss_of_f32() {
         (WeightDtype::BF16, 0.005),
         (WeightDtype::F16, 0.001),
     ] {
-        let loss = mean_nll(&real_base::on_cpu(dtype), tokens);
+        let loss = mean_nll(&base::on_cpu(dtype), tokens);
         println!("{dtype:?}: {loss:.5}, f32: {exact:.5}, ratio {:.5}", loss / exact);
         assert!((loss / exact - 1.0).abs() <= tolerance, "{dtype:?}: {loss}, f32 {exact}");
     }
