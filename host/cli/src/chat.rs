@@ -31,6 +31,8 @@ Ctrl-C stops an answer; what was said of it stays in the conversation.";
 /// Holds a conversation until the input ends.
 pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Instant) -> anyhow::Result<()> {
     check_answer(&arguments.answer, &settings.host)?;
+    let mut lines = Lines::open()?;
+    interrupt::install()?;
     let model = model::load(settings, started)?;
     let session = Session::new(&model.host, model.mixture(settings)?).map_err(explain)?;
     let mut chat = Chat {
@@ -45,7 +47,6 @@ pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Inst
         model: &model,
     };
     chat.start_over();
-    let mut lines = Lines::open()?;
     if is_interactive() {
         notice(&format!("{} with {}. /help lists commands, Ctrl-D leaves.", model.name, chat.mixture_text()));
     }

@@ -50,7 +50,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
-    interrupt::install()?;
+    // `chat` does it itself: the line editor replaces whatever handler is there when it is made.
+    if !matches!(arguments.command, Command::Chat(_)) {
+        interrupt::install()?;
+    }
     let settings = Settings::resolve(&arguments.global)?;
     match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &settings, started)?,
