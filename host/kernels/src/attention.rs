@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::attention_decode::{DECODE_CHUNK, DECODE_WORKSPACE, DecodeChunk};
-use crate::attention_prefill::{KEYS, PrefillSizes, PrefillTile};
+use crate::attention_chunk::{CHUNK, Finish, Partial};
+use crate::attention_decode::{DecodeChunk, decode_workspace};
+use crate::attention_prefill::{PrefillSizes, PrefillTile};
 use crate::chunk_scheduler::ChunkScheduler;
 use crate::error::{KernelError, check_length, checked_mul};
-use crate::exp::exp_not_positive;
 use crate::linear::SharedPointer;
 use crate::scratch::{Scratch, reserve};
 use crate::simd::{Kernel, LANES, Simd, launch};
@@ -69,6 +69,9 @@ pub struct AttentionJob<'a> {
 pub(crate) trait KvElement: Copy + 'static {
     /// Sixteen values. Conditions: see [`Simd`].
     unsafe fn load<S: Simd>(p: *const Self) -> S::F;
+    /// Sixteen values from `at` on in each of sixteen rows, turned: lane i of result j is value `at + j` of row i.
+    /// Conditions: see [`Simd`].
+    unsafe fn load_columns<S: Simd>(rows: &[*const Self; LANES], at: usize) -> [S::F; LANES];
     /// The first `n` values, all if there are more; the others are zero. Conditions: see [`Simd`].
     unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::F;
 }
@@ -78,6 +81,18 @@ impl KvElement for f32 {
     unsafe fn load<S: Simd>(p: *const Self) -> S::F {
         // SAFETY: passed on.
         unsafe { S::load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_columns<S: Simd>(rows: &[*const Self; LANES], at: usize) -> [S::F; LANES] {
+        // SAFETY: passed on.
+        unsafe {
+            let mut values = [S::splat(0.0); LANES];
+            for (value, row) in values.iter_mut().zip(rows) {
+                *value = S::load(row.add(at));
+            }
+            S::transpose(values)
+        }
     }
 
     #[inline(always)]
@@ -95,6 +110,12 @@ impl KvElement for u16 {
     }
 
     #[inline(always)]
+    unsafe fn load_columns<S: Simd>(rows: &[*const Self; LANES], at: usize) -> [S::F; LANES] {
+        // SAFETY: passed on.
+        unsafe { S::load_f16_columns(rows, at) }
+    }
+
+    #[inline(always)]
     unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::F {
         // SAFETY: passed on; the short case reads n values into a buffer of sixteen.
         unsafe {
@@ -108,48 +129,10 @@ impl KvElement for u16 {
     }
 }
 
-/// Unfinished results of some query vectors: for each its weighted sum of values, the maximum that its weights are
-/// relative to, and their sum.
-#[derive(Clone, Copy)]
-pub(crate) struct Partial {
-    start: *mut f32,
-    head_dim: usize,
-}
-
-impl Partial {
-    /// f32 values for each query vector.
-    fn values(head_dim: usize) -> usize {
-        head_dim + 2
-    }
-
-    /// Where a query's weighted sum lies.
-    #[inline(always)]
-    pub fn vector(self, query: usize) -> *mut f32 {
-        self.start.wrapping_add(query * Self::values(self.head_dim))
-    }
-
-    /// Conditions: the query is one that there is room for.
-    #[inline(always)]
-    pub unsafe fn set_weight(self, query: usize, top: f32, sum: f32) {
-        // SAFETY: the two values after the vector.
-        unsafe { self.vector(query).add(self.head_dim).cast::<[f32; 2]>().write_unaligned([top, sum]) };
-    }
-
-    /// Conditions: as for `set_weight`, which was called before.
-    #[inline(always)]
-    pub unsafe fn weight(self, query: usize) -> (f32, f32) {
-        // SAFETY: the two values after the vector.
-        let [top, sum] = unsafe { self.vector(query).add(self.head_dim).cast::<[f32; 2]>().read_unaligned() };
-        (top, sum)
-    }
-}
-
 /// Query vectors that a prefill unit takes together.
 const TILE_QUERIES: usize = 96;
 /// Up to this many rows, a sequence's cache is divided among workers.
 const FEW_ROWS: usize = 16;
-/// Tokens of such a division; a multiple of the tile.
-const FEW_ROWS_CHUNK: usize = 8 * KEYS;
 
 /// What a worker takes at a time: some rows of one sequence, some KV heads, one stretch of the cache.
 #[derive(Clone, Copy)]
@@ -164,21 +147,22 @@ pub(crate) struct Unit {
     rows: usize,
     /// One row, by the kernel for that.
     single: bool,
-    chunk: usize,
-    chunks: usize,
-    /// Tokens in a chunk.
-    chunk_tokens: usize,
-    /// Which counter of unfinished chunks.
+    /// Which of the sequence's parts, and how many there are.
+    part: usize,
+    parts: usize,
+    /// Tokens in a part: one chunk, or all.
+    part_tokens: usize,
+    /// Which counter of unfinished parts.
     pending: usize,
-    /// Where the partial results of the first of several chunks start.
+    /// Where the partial results of the first of several parts start.
     partial: usize,
 }
 
 /// `softmax(q k^T * scale) v` for each query row of each job. Grouped-query heads read their keys and values once.
 ///
-/// A row's result depends on its own sequence alone: not on other jobs, nor on the number of threads. It is summed in
-/// tiles of 64 tokens (a single row: in chunks of 128), so that one row alone and the same row in a longer prefill differ
-/// by f32 rounding.
+/// A row's result depends on its query, the keys and values that it sees and the processor's level alone, to the bit:
+/// not on the rows beside it (so that a prompt may be taken whole, in pieces or token by token), nor on other jobs,
+/// nor on the number of threads. The order of summation is fixed, 128 keys at a time from the cache's start.
 ///
 /// # Errors
 /// When heads cannot be grouped, a length does not fit, or a causal cache is shorter than `past + m`; nothing is
@@ -200,7 +184,7 @@ pub fn attention(
     let bytes = checked_mul(partial_values, size_of::<f32>())?;
     reserve(&mut scratch.partials, bytes).ok_or(too_large.clone())?;
     // Each worker: working memory, and partial results that need no merging.
-    let working = sizes.values().max(DECODE_WORKSPACE / size_of::<f32>());
+    let working = sizes.values().max(decode_workspace(shape.head_dim));
     let own_vectors = sizes.queries.max(shape.heads);
     let worker_values = (working + own_vectors * each).next_multiple_of(LANES);
     let bytes = checked_mul(checked_mul(worker_values, pool.threads())?, size_of::<f32>())?;
@@ -215,7 +199,7 @@ pub fn attention(
         let mut after_last = usize::MAX;
         while let Some(range) = chunks.next(worker) {
             for (index, unit) in range.clone().zip(&units[range]) {
-                let cold = index != after_last || unit.chunk == 0;
+                let cold = index != after_last || unit.part == 0;
                 after_last = index + 1;
                 // SAFETY: each worker index has a workspace of its own; units name rows, heads and tokens that `check`
                 // found to be there; each unit has its own partial results, which the one that brings the counter
@@ -224,16 +208,17 @@ pub fn attention(
                     let workspace = workspaces.get().add(worker * worker_values);
                     let own = Partial { start: workspace.add(working), head_dim: shape.head_dim };
                     let stride = unit.rows * unit.kv_heads * group * each;
-                    let shared = |chunk: usize| Partial {
-                        start: partials.get().add(unit.partial + chunk * stride),
+                    let shared = |part: usize| Partial {
+                        start: partials.get().add(unit.partial + part * stride),
                         head_dim: shape.head_dim,
                     };
-                    let to = if unit.chunks == 1 { own } else { shared(unit.chunk) };
-                    compute(pool, &jobs[unit.job], shape, unit, cold, sizes, to, workspace);
-                    if unit.chunks == 1 {
-                        launch(pool.level(), Merge { unit, shape, first: own, stride });
+                    let job = &jobs[unit.job];
+                    let to = if unit.parts == 1 { own } else { shared(unit.part) };
+                    compute(pool, job, shape, unit, cold, sizes, to, workspace);
+                    if unit.parts == 1 {
+                        launch(pool.level(), FinishUnit { job, unit, shape, first: own, stride });
                     } else if pending[unit.pending].fetch_sub(1, Ordering::AcqRel) == 1 {
-                        launch(pool.level(), Merge { unit, shape, first: shared(0), stride });
+                        launch(pool.level(), FinishUnit { job, unit, shape, first: shared(0), stride });
                     }
                 }
             }
@@ -261,20 +246,16 @@ fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scra
             let rows = tile_rows.min(m - first_row);
             let seen = if shape.causal { job.past + first_row + rows } else { job.kv_len };
             let single = m == 1 && shape.head_dim.is_multiple_of(LANES);
-            let chunk_tokens = match m {
-                _ if single => DECODE_CHUNK,
-                ..=FEW_ROWS => FEW_ROWS_CHUNK,
-                _ => seen,
-            };
-            let chunks = seen.div_ceil(chunk_tokens);
+            let part_tokens = if m <= FEW_ROWS { CHUNK } else { seen };
+            let parts = seen.div_ceil(part_tokens);
             // A single row's KV heads lie side by side in memory, so some are read together; other rows work long
             // enough on each tile.
             let together = if single { (256 / shape.head_dim).clamp(1, shape.kv_heads) } else { 1 };
             for kv_head in (0..shape.kv_heads).step_by(together) {
                 let kv_heads = together.min(shape.kv_heads - kv_head);
                 let pending = scratch.pending.len();
-                scratch.pending.push(AtomicUsize::new(chunks));
-                for chunk in 0..chunks {
+                scratch.pending.push(AtomicUsize::new(parts));
+                for part in 0..parts {
                     let (job, partial) = (index, partial);
                     scratch.units.push(Unit {
                         job,
@@ -284,15 +265,15 @@ fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scra
                         first_row,
                         rows,
                         single,
-                        chunk,
-                        chunks,
-                        chunk_tokens,
+                        part,
+                        parts,
+                        part_tokens,
                         pending,
                         partial,
                     });
                 }
-                if chunks > 1 {
-                    partial += chunks * rows * kv_heads * group * Partial::values(shape.head_dim);
+                if parts > 1 {
+                    partial += parts * rows * kv_heads * group * Partial::values(shape.head_dim);
                 }
             }
         }
@@ -344,9 +325,9 @@ unsafe fn compute_as<E: KvElement>(
     let group = heads / kv_heads;
     let stride = kv_heads * head_dim;
     let q_stride = heads * head_dim;
-    let first = unit.chunk * unit.chunk_tokens;
+    let first = unit.part * unit.part_tokens;
     let seen = if causal { job.past + unit.first_row + unit.rows } else { job.kv_len };
-    let last = (first + unit.chunk_tokens).min(seen);
+    let last = (first + unit.part_tokens).min(seen);
     // SAFETY: the unit's rows, KV head and tokens exist.
     unsafe {
         let q = job.q.as_ptr().add(unit.first_row * q_stride + unit.kv_head * group * head_dim);
@@ -398,52 +379,35 @@ unsafe fn compute_as<E: KvElement>(
     }
 }
 
-/// Brings a unit's chunks together, in their order, and writes the output.
+/// Brings a unit's parts together and writes the output.
 ///
-/// Conditions: `first` and what follows it at `stride` hold the finished partial results of the unit's chunks.
-struct Merge<'a> {
+/// Conditions: `first` and what follows it at `stride` hold the finished partial results of the unit's parts.
+struct FinishUnit<'a> {
+    job: &'a AttentionJob<'a>,
     unit: &'a Unit,
     shape: AttentionShape,
     first: Partial,
     stride: usize,
 }
 
-impl Kernel for Merge<'_> {
+impl Kernel for FinishUnit<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { unit, shape, first, stride } = self;
-        let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+        let Self { job, unit, shape, first, stride } = self;
+        let AttentionShape { heads, kv_heads, head_dim, causal, .. } = shape;
         let group = heads / kv_heads;
-        let chunk = |index: usize| Partial { start: first.start.wrapping_add(index * stride), head_dim };
         let own_heads = unit.kv_heads * group;
         for query in 0..unit.rows * own_heads {
             let (row, head) = (unit.first_row + query / own_heads, unit.kv_head * group + query % own_heads);
-            // SAFETY: the row and head are those of the unit; i + n <= head_dim.
+            let seen = if causal { job.past + row + 1 } else { job.kv_len };
+            // An early row may see nothing of the last parts.
+            let parts = seen.div_ceil(unit.part_tokens);
+            // SAFETY: the row and head are those of the unit.
             unsafe {
                 let out = unit.out.get().add((row * heads + head) * head_dim);
-                let mut top = f32::NEG_INFINITY;
-                for index in 0..unit.chunks {
-                    top = top.max(chunk(index).weight(query).0);
-                }
-                let mut total = 0.0;
-                for index in 0..unit.chunks {
-                    let (own_top, sum) = chunk(index).weight(query);
-                    let factor = S::max_lane(exp_not_positive::<S>(S::splat(own_top - top)));
-                    total += factor * sum;
-                    // Kept in place of the sum, for the loop below.
-                    chunk(index).set_weight(query, own_top, factor);
-                }
-                for i in (0..head_dim).step_by(LANES) {
-                    let n = (head_dim - i).min(LANES);
-                    let mut value = S::splat(0.0);
-                    for index in 0..unit.chunks {
-                        let factor = S::splat(chunk(index).weight(query).1);
-                        value = S::fma(factor, S::load_first(chunk(index).vector(query).add(i), n), value);
-                    }
-                    S::store_first(out.add(i), S::div(value, S::splat(total)), n);
-                }
+                Finish { first, stride, parts, query, out }.run::<S>();
             }
         }
     }

@@ -1,12 +1,9 @@
 //! Attention of one token: every key and value is read once, straight from the cache.
 
 use crate::aligned::LINE;
-use crate::attention::{KvElement, Partial};
-use crate::exp::exp_not_positive;
-use crate::simd::{Kernel, LANES, Simd, unroll4};
-
-/// Tokens of the cache that one unit of work covers. Fixed, so that the order of summation is too.
-pub(crate) const DECODE_CHUNK: usize = 128;
+use crate::attention::KvElement;
+use crate::attention_chunk::{CHUNK, Partial, soften};
+use crate::simd::{Kernel, LANES, Simd, unroll, unroll4};
 
 /// Query heads that one pass serves; larger groups read the keys and values again.
 const TOGETHER: usize = 4;
@@ -14,17 +11,19 @@ const TOGETHER: usize = 4;
 /// How many tokens ahead keys are fetched.
 const AHEAD: usize = 16;
 
-/// Bytes of working memory for one unit.
-pub(crate) const DECODE_WORKSPACE: usize = TOGETHER * DECODE_CHUNK * size_of::<f32>();
+/// f32 values of working memory for one unit: the scores of heads taken together, and their queries.
+pub(crate) fn decode_workspace(head_dim: usize) -> usize {
+    TOGETHER * (CHUNK + head_dim)
+}
 
 /// One chunk of keys and values of some KV heads against the query heads that share them.
 ///
 /// Query head `kv * group + h` reads KV head `kv`.
 ///
 /// Conditions: `q` holds `kv_heads * group * head_dim` values; `keys` and `values` point to the first token's row of the
-/// first KV head and are valid for all `kv_heads` in `tokens` rows `stride` apart; `0 < tokens <= DECODE_CHUNK`;
+/// first KV head and are valid for all `kv_heads` in `tokens` rows `stride` apart; `0 < tokens <= CHUNK`;
 /// `head_dim` is a multiple of 16; `to` has room for `kv_heads * group` vectors and `workspace` for
-/// `DECODE_WORKSPACE` bytes.
+/// `decode_workspace` values.
 pub(crate) struct DecodeChunk<E> {
     pub q: *const f32,
     pub kv_heads: usize,
@@ -68,23 +67,12 @@ impl<E: KvElement> DecodeChunk<E> {
     #[inline(always)]
     unsafe fn heads_together<S: Simd, const G: usize>(&self, first: usize) {
         let vectors = self.head_dim / LANES;
-        let padded = self.tokens.next_multiple_of(LANES);
-        // SAFETY: scores are read up to the padded number of tokens, at most DECODE_CHUNK; vectors inside of a head.
+        // SAFETY: each head has CHUNK scores; vectors inside of a head.
         unsafe {
-            let tops =
-                if vectors == 4 { self.scores::<S, G, 4>(first) } else { self.scores::<S, G, 0>(first) };
+            self.scores::<S, G>(first);
             unroll4!(h < G, {
-                let scores = self.workspace.add(h * DECODE_CHUNK);
-                let top = S::max_lane(tops[h]);
-                let mut sums = S::splat(0.0);
-                let mut token = 0;
-                while token < padded {
-                    let p = exp_not_positive::<S>(S::sub(S::load(scores.add(token)), S::splat(top)));
-                    S::store(scores.add(token), p);
-                    sums = S::add(sums, p);
-                    token += LANES;
-                }
-                self.to.set_weight(first + h, top, S::sum(sums));
+                let (top, sum) = soften::<S>(self.workspace.add(h * CHUNK), self.tokens);
+                self.to.set_weight(first + h, top, sum);
             });
             let mut v = 0;
             while v + 4 <= vectors {
@@ -98,35 +86,34 @@ impl<E: KvElement> DecodeChunk<E> {
         }
     }
 
-    /// Writes the scores of all tokens, minus infinity up to the next multiple of sixteen, and gives their maxima.
-    /// `V` is the number of vectors of a head, or 0 for any. Conditions: see [`Simd`] and the type.
+    /// Writes the scores of all tokens, and something up to the next multiple of sixteen. Conditions: see [`Simd`] and
+    /// the type.
     #[inline(always)]
-    unsafe fn scores<S: Simd, const G: usize, const V: usize>(&self, first: usize) -> [S::F; G] {
-        // SAFETY: tokens stay below self.tokens for keys, and below the padded number, at most DECODE_CHUNK, for
-        // scores; heads below self.heads; vectors inside of a head. Prefetches may point anywhere.
+    unsafe fn scores<S: Simd, const G: usize>(&self, first: usize) {
+        // SAFETY: tokens stay below self.tokens for keys, and below the padded number, at most CHUNK, for scores;
+        // heads below self.heads; vectors inside of a head. Prefetches may point anywhere.
         unsafe {
-            let q = self.q.add(first * self.head_dim);
             let keys = self.keys.add(first / self.group * self.head_dim);
+            let q = self.workspace.add(TOGETHER * CHUNK);
+            let mut i = 0;
+            while i < G * self.head_dim {
+                let scaled = S::mul(S::load(self.q.add(first * self.head_dim + i)), S::splat(self.scale));
+                S::store(q.add(i), scaled);
+                i += LANES;
+            }
             // Reading ahead is spread over all the work on a chunk: each row fetches its like in the chunk to come. What
             // nobody fetched, the first head to come fetches for all.
             let head_bytes = self.head_dim * size_of::<E>();
             let fetched = if self.cold && first == 0 { self.kv_heads * head_bytes } else { 0 };
             let to_come = if first.is_multiple_of(self.group) { head_bytes } else { 0 };
-            let mut known = [[S::splat(0.0); V]; G];
-            unroll4!(h < G, {
-                unroll4!(v < V, {
-                    known[h][v] = S::load(q.add(h * self.head_dim + v * LANES));
-                });
-            });
-            let mut tops = [S::splat(f32::NEG_INFINITY); G];
-            let mut products = [[S::splat(0.0); LANES]; G];
             let mut token = 0;
             while token < self.tokens {
-                let here = (self.tokens - token).min(LANES);
-                let mut j = 0;
-                while j < here {
-                    let row = (token + j) * self.stride;
-                    let key = keys.add(row);
+                let last = (self.tokens - token).min(LANES) - 1;
+                let mut rows = [keys; LANES];
+                for (j, key) in rows.iter_mut().enumerate() {
+                    // Lanes without a token repeat the last one.
+                    let row = (token + j.min(last)) * self.stride;
+                    *key = keys.add(row);
                     let mut byte = 0;
                     while byte < fetched {
                         S::prefetch(key.wrapping_add(AHEAD * self.stride).cast::<u8>().wrapping_add(byte));
@@ -136,44 +123,28 @@ impl<E: KvElement> DecodeChunk<E> {
                     let mut byte = 0;
                     while byte < to_come {
                         S::prefetch_second(
-                            key.wrapping_add(DECODE_CHUNK * self.stride).cast::<u8>().wrapping_add(byte),
+                            key.wrapping_add(CHUNK * self.stride).cast::<u8>().wrapping_add(byte),
                         );
                         byte += LINE;
                     }
-                    let mut sums = [S::splat(0.0); G];
-                    unroll4!(v < V, {
-                        let k = E::load::<S>(key.add(v * LANES));
+                }
+                let mut sums = [S::splat(0.0); G];
+                let mut d = 0;
+                while d < self.head_dim {
+                    let columns = E::load_columns::<S>(&rows, d);
+                    unroll!(i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15, {
                         unroll4!(h < G, {
-                            sums[h] = S::fma(known[h][v], k, sums[h]);
+                            let x = S::splat(q.add(h * self.head_dim + d + i).read());
+                            sums[h] = S::fma(x, columns[i], sums[h]);
                         });
                     });
-                    if V == 0 {
-                        let mut d = 0;
-                        while d < self.head_dim {
-                            let k = E::load::<S>(key.add(d));
-                            unroll4!(h < G, {
-                                sums[h] = S::fma(S::load(q.add(h * self.head_dim + d)), k, sums[h]);
-                            });
-                            d += LANES;
-                        }
-                    }
-                    unroll4!(h < G, {
-                        products[h][j] = sums[h];
-                    });
-                    j += 1;
+                    d += LANES;
                 }
                 unroll4!(h < G, {
-                    let mut dots = S::mul(S::sum_rows(&products[h]), S::splat(self.scale));
-                    if here < LANES {
-                        let none = S::splat(f32::NEG_INFINITY);
-                        dots = S::if_less(S::lane_numbers(), S::splat(here as f32), dots, none);
-                    }
-                    S::store(self.workspace.add(h * DECODE_CHUNK + token), dots);
-                    tops[h] = S::max(tops[h], dots);
+                    S::store(self.workspace.add(h * CHUNK + token), sums[h]);
                 });
                 token += LANES;
             }
-            tops
         }
     }
 
@@ -190,15 +161,13 @@ impl<E: KvElement> DecodeChunk<E> {
                 let row = values.add(token * self.stride);
                 let mut byte = 0;
                 while byte < to_come {
-                    S::prefetch_second(
-                        row.wrapping_add(DECODE_CHUNK * self.stride).cast::<u8>().wrapping_add(byte),
-                    );
+                    S::prefetch_second(row.wrapping_add(CHUNK * self.stride).cast::<u8>().wrapping_add(byte));
                     byte += LINE;
                 }
                 unroll4!(i < V, {
                     let value = E::load::<S>(row.add(i * LANES));
                     unroll4!(h < G, {
-                        let p = S::splat(self.workspace.add(h * DECODE_CHUNK + token).read());
+                        let p = S::splat(self.workspace.add(h * CHUNK + token).read());
                         sums[h][i] = S::fma(p, value, sums[h][i]);
                     });
                 });

@@ -1,14 +1,13 @@
-//! Attention of many tokens: tiles of 64 keys and values, widened to f32 once for all the queries of a tile.
+//! Attention of many tokens: chunks of keys and values, widened to f32 once for all the queries of a tile.
 //!
-//! Tiles lie at multiples of 64 tokens from the cache's start, and each query keeps its own running maximum and sum
-//! (Milakov and Gimelshein 2018; Dao et al. 2022), so a query's result does not depend on the queries beside it.
+//! The order of summation is that of [`crate::attention_chunk`].
 
-use crate::attention::{KvElement, Partial};
-use crate::exp::exp_not_positive;
+use crate::attention::KvElement;
+use crate::attention_chunk::{CHUNK, Partial, join, join_values, soften};
 use crate::simd::{Kernel, LANES, Simd, unroll};
 
-/// Keys in a tile.
-pub(crate) const KEYS: usize = 64;
+/// Keys or values beside each other in a product kernel.
+const KEYS: usize = 64;
 /// Query vectors that a product kernel keeps in registers.
 const QUERIES: usize = 6;
 /// Vectors of sixteen lanes beside each other in a product kernel.
@@ -32,7 +31,7 @@ impl PrefillSizes {
     /// f32 values of working memory.
     pub fn values(self) -> usize {
         let Self { queries, width } = self;
-        2 * queries * width + 2 * KEYS * width + queries * KEYS
+        2 * queries * width + 2 * CHUNK * width + QUERIES * CHUNK
     }
 }
 
@@ -42,7 +41,8 @@ impl PrefillSizes {
 ///
 /// Conditions: `q` points to the first row's first head of the group and is valid for `rows` rows `q_stride` apart;
 /// `keys` and `values` point to token 0's row of the KV head and are valid for `last` rows `stride` apart; `to` has room for
-/// `rows * heads` vectors, `workspace` for `sizes.values()`; `first` is a multiple of 64.
+/// `rows * heads` vectors, `workspace` for `sizes.values()`; `first` is a
+/// multiple of [`CHUNK`].
 pub(crate) struct PrefillTile<E> {
     pub q: *const f32,
     pub q_stride: usize,
@@ -70,11 +70,11 @@ struct Buffers {
     q: *mut f32,
     /// `[queries][width]`
     sums: *mut f32,
-    /// `[width][64]`
+    /// `[CHUNK / 64][width][64]`
     keys: *mut f32,
-    /// `[64][width]`
+    /// `[CHUNK][width]`
     values: *mut f32,
-    /// `[queries][64]`
+    /// `[6][CHUNK]`, of the block in work
     scores: *mut f32,
 }
 
@@ -87,45 +87,22 @@ impl<E: KvElement> Kernel for PrefillTile<E> {
         let queries = self.rows * self.heads;
         let blocks = queries.div_ceil(QUERIES);
         // SAFETY: the buffers follow each other inside of the workspace, see `PrefillSizes::values`; query blocks stay
-        // below `room`, keys below 64, tokens below `last`.
+        // below `room`, keys below CHUNK, tokens below `last`.
         unsafe {
             let q = self.workspace;
             let sums = q.add(room * width);
             let keys = sums.add(room * width);
-            let values = keys.add(KEYS * width);
-            let buffers = Buffers { q, sums, keys, values, scores: values.add(KEYS * width) };
+            let values = keys.add(CHUNK * width);
+            let buffers = Buffers { q, sums, keys, values, scores: values.add(CHUNK * width) };
             self.load_queries(buffers);
-            for query in 0..blocks * QUERIES {
-                for i in 0..width / LANES {
-                    S::store(buffers.sums.add(query * width + i * LANES), S::splat(0.0));
-                }
-            }
-            for query in 0..queries {
-                self.to.set_weight(query, f32::NEG_INFINITY, 0.0);
-            }
-            let mut tile = self.first;
-            while tile < self.last {
-                self.load_keys::<S>(buffers, tile);
-                self.load_values::<S>(buffers, tile);
+            let mut chunk = self.first;
+            while chunk < self.last {
+                self.load_keys::<S>(buffers, chunk);
+                self.load_values::<S>(buffers, chunk);
                 for block in 0..blocks {
-                    // The last query of a block sees the most.
-                    let seen = self.seen((block * QUERIES + QUERIES - 1).min(queries - 1), tile);
-                    if seen == 0 {
-                        continue;
-                    }
-                    self.scores::<S>(buffers, block);
-                    let mut factors = [1.0; QUERIES];
-                    for (i, factor) in factors.iter_mut().enumerate() {
-                        let query = block * QUERIES + i;
-                        if query < queries {
-                            *factor = self.soften::<S>(buffers, query, self.seen(query, tile));
-                        }
-                    }
-                    for wide in 0..width / KEYS {
-                        self.weigh::<S>(buffers, block, wide, seen, &factors);
-                    }
+                    self.block::<S>(buffers, block, queries, chunk);
                 }
-                tile += KEYS;
+                chunk += CHUNK;
             }
             for query in 0..queries {
                 for i in (0..self.head_dim).step_by(LANES) {
@@ -142,11 +119,46 @@ impl<E: KvElement> Kernel for PrefillTile<E> {
 }
 
 impl<E: KvElement> PrefillTile<E> {
-    /// How many of the tile's keys a query sees.
+    /// How many of the chunk's keys a query sees.
     #[inline(always)]
-    fn seen(&self, query: usize, tile: usize) -> usize {
+    fn seen(&self, query: usize, chunk: usize) -> usize {
         let row = if self.causal { query / self.heads } else { 0 };
-        (self.visible + row).min(self.last).saturating_sub(tile).min(KEYS)
+        (self.visible + row).min(self.last).saturating_sub(chunk).min(CHUNK)
+    }
+
+    /// Six queries, or what is left of `queries`, against a chunk.
+    #[inline(always)]
+    unsafe fn block<S: Simd>(&self, buffers: Buffers, block: usize, queries: usize, chunk: usize) {
+        // The last query sees the most; those that are not there do as it does.
+        let seen: [usize; QUERIES] =
+            std::array::from_fn(|i| self.seen((block * QUERIES + i).min(queries - 1), chunk));
+        let most = seen[QUERIES - 1];
+        // SAFETY: queries below self.rows * self.heads, halves below CHUNK / 64, columns below the width.
+        unsafe {
+            for half in 0..most.div_ceil(KEYS) {
+                self.scores::<S>(buffers, block, half);
+            }
+            let mut factors = [None; QUERIES];
+            for i in 0..QUERIES.min(queries - block * QUERIES) {
+                if seen[i] == 0 {
+                    continue;
+                }
+                let query = block * QUERIES + i;
+                let mut weight = soften::<S>(buffers.scores.add(i * CHUNK), seen[i]);
+                factors[i] = Some((0.0, 1.0));
+                if chunk > self.first {
+                    let joined = join::<S>(self.to.weight(query), weight);
+                    weight = (joined.top, joined.sum);
+                    factors[i] = Some((joined.old_factor, joined.new_factor));
+                }
+                self.to.set_weight(query, weight.0, weight.1);
+            }
+            if most > 0 {
+                for wide in 0..self.sizes.width / KEYS {
+                    self.weigh::<S>(buffers, block, wide, &seen, chunk == self.first, &factors);
+                }
+            }
+        }
     }
 
     /// Scales the queries and puts six of them side by side, with zeros for those that are not there.
@@ -171,43 +183,49 @@ impl<E: KvElement> PrefillTile<E> {
         }
     }
 
-    /// Widens and turns a tile of keys, with zeros beyond the last token and the head's width.
+    /// Widens and turns a chunk of keys. Vectors of keys that reach beyond the last token repeat it.
     #[inline(always)]
-    unsafe fn load_keys<S: Simd>(&self, buffers: Buffers, tile: usize) {
-        for part in 0..WIDE {
-            let mut d = 0;
-            while d < self.sizes.width {
-                // SAFETY: only tokens below `last` and values inside of the head are read; d + 16 <= width.
-                unsafe {
-                    let mut rows = [S::splat(0.0); LANES];
-                    for (i, row) in rows.iter_mut().enumerate() {
-                        let token = tile + part * LANES + i;
-                        if token < self.last && d < self.head_dim {
-                            let p = self.keys.add(token * self.stride + d);
-                            *row = E::load_first::<S>(p, self.head_dim - d);
-                        }
-                    }
-                    let columns = S::transpose(rows);
-                    for (i, column) in columns.into_iter().enumerate() {
-                        S::store(buffers.keys.add((d + i) * KEYS + part * LANES), column);
-                    }
+    unsafe fn load_keys<S: Simd>(&self, buffers: Buffers, chunk: usize) {
+        let tokens = (self.last - chunk).min(CHUNK);
+        for part in 0..tokens.div_ceil(LANES) {
+            // SAFETY: only tokens below `last` and values inside of the head are read; d + 16 <= width.
+            unsafe {
+                let mut rows = [self.keys; LANES];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = self.keys.add((chunk + (part * LANES + i).min(tokens - 1)) * self.stride);
                 }
-                d += LANES;
+                let to = buffers.keys.add(part / WIDE * KEYS * self.sizes.width + part % WIDE * LANES);
+                let mut d = 0;
+                while d < self.head_dim {
+                    let columns = if d + LANES <= self.head_dim {
+                        E::load_columns::<S>(&rows, d)
+                    } else {
+                        let mut values = [S::splat(0.0); LANES];
+                        for (value, row) in values.iter_mut().zip(rows) {
+                            *value = E::load_first::<S>(row.add(d), self.head_dim - d);
+                        }
+                        S::transpose(values)
+                    };
+                    for (i, column) in columns.into_iter().enumerate() {
+                        S::store(to.add((d + i) * KEYS), column);
+                    }
+                    d += LANES;
+                }
             }
         }
     }
 
-    /// Widens a tile of values, with zeros beyond the last token and the head's width.
+    /// Widens a chunk of values, with zeros beyond the head's width.
     #[inline(always)]
-    unsafe fn load_values<S: Simd>(&self, buffers: Buffers, tile: usize) {
-        for i in 0..KEYS {
-            let token = tile + i;
+    unsafe fn load_values<S: Simd>(&self, buffers: Buffers, chunk: usize) {
+        for i in 0..(self.last - chunk).min(CHUNK) {
             let mut d = 0;
             while d < self.sizes.width {
-                // SAFETY: only tokens below `last` and values inside of the head are read; i < 64, d + 16 <= width.
+                // SAFETY: tokens stay below `last`, values inside of the head; i < CHUNK, d + 16 <= width.
                 unsafe {
-                    let value = if token < self.last && d < self.head_dim {
-                        E::load_first::<S>(self.values.add(token * self.stride + d), self.head_dim - d)
+                    let value = if d < self.head_dim {
+                        let p = self.values.add((chunk + i) * self.stride + d);
+                        E::load_first::<S>(p, self.head_dim - d)
                     } else {
                         S::splat(0.0)
                     };
@@ -218,18 +236,19 @@ impl<E: KvElement> PrefillTile<E> {
         }
     }
 
-    /// Six queries times 64 keys.
+    /// Six queries times half a chunk of keys.
     #[inline(always)]
-    unsafe fn scores<S: Simd>(&self, buffers: Buffers, block: usize) {
+    unsafe fn scores<S: Simd>(&self, buffers: Buffers, block: usize, half: usize) {
         let width = self.sizes.width;
         // SAFETY: block is below the number of blocks, d below the width.
         unsafe {
             let q = buffers.q.add(block * width * QUERIES);
+            let turned = buffers.keys.add(half * KEYS * width);
             let mut sums = [[S::splat(0.0); WIDE]; QUERIES];
             for d in 0..self.head_dim {
                 let mut keys = [S::splat(0.0); WIDE];
                 unroll!(i in 0 1 2 3, {
-                    keys[i] = S::load(buffers.keys.add(d * KEYS + i * LANES));
+                    keys[i] = S::load(turned.add(d * KEYS + i * LANES));
                 });
                 unroll!(query in 0 1 2 3 4 5, {
                     let x = S::splat(q.add(d * QUERIES + query).read());
@@ -238,90 +257,68 @@ impl<E: KvElement> PrefillTile<E> {
                     });
                 });
             }
-            let to = buffers.scores.add(block * QUERIES * KEYS);
+            let to = buffers.scores.add(half * KEYS);
             unroll!(query in 0 1 2 3 4 5, {
                 unroll!(i in 0 1 2 3, {
-                    S::store(to.add(query * KEYS + i * LANES), sums[query][i]);
+                    S::store(to.add(query * CHUNK + i * LANES), sums[query][i]);
                 });
             });
         }
     }
 
-    /// Turns a query's scores into weights and moves its running maximum and sum on; gives the factor by which what
-    /// was summed before must shrink.
-    #[inline(always)]
-    unsafe fn soften<S: Simd>(&self, buffers: Buffers, query: usize, seen: usize) -> f32 {
-        // SAFETY: query < room; the four vectors of its scores are inside of the buffer.
-        unsafe {
-            let scores = buffers.scores.add(query * KEYS);
-            let mut values = [S::splat(0.0); WIDE];
-            let mut tops = S::splat(f32::NEG_INFINITY);
-            for (i, value) in values.iter_mut().enumerate() {
-                *value = S::load(scores.add(i * LANES));
-                if seen < (i + 1) * LANES {
-                    let here = S::splat(seen as f32 - (i * LANES) as f32);
-                    *value = S::if_less(S::lane_numbers(), here, *value, S::splat(f32::NEG_INFINITY));
-                }
-                tops = S::max(tops, *value);
-            }
-            if seen == 0 {
-                for i in 0..WIDE {
-                    S::store(scores.add(i * LANES), S::splat(0.0));
-                }
-                return 1.0;
-            }
-            let (old_top, old_sum) = self.to.weight(query);
-            let top = old_top.max(S::max_lane(tops));
-            let mut sums = S::splat(0.0);
-            for (i, value) in values.iter().enumerate() {
-                let p = exp_not_positive::<S>(S::sub(*value, S::splat(top)));
-                S::store(scores.add(i * LANES), p);
-                sums = S::add(sums, p);
-            }
-            let factor = S::max_lane(exp_not_positive::<S>(S::splat(old_top - top)));
-            self.to.set_weight(query, top, old_sum * factor + S::sum(sums));
-            factor
-        }
-    }
-
-    /// Adds 64 columns of the weighted values to six queries' sums.
+    /// Joins 64 columns of the chunk's weighted values to six queries' sums, which the first chunk begins. Queries
+    /// without factors keep theirs.
     #[inline(always)]
     unsafe fn weigh<S: Simd>(
         &self,
         buffers: Buffers,
         block: usize,
         wide: usize,
-        keys: usize,
-        factors: &[f32; QUERIES],
+        seen: &[usize; QUERIES],
+        begins: bool,
+        factors: &[Option<(f32, f32)>; QUERIES],
     ) {
         let width = self.sizes.width;
-        // SAFETY: block is below the number of blocks, wide below width / 64, keys at most 64.
+        // SAFETY: block is below the number of blocks, wide below width / 64, keys at most CHUNK.
         unsafe {
             let to = buffers.sums.add(block * QUERIES * width + wide * KEYS);
-            let weights = buffers.scores.add(block * QUERIES * KEYS);
+            let weights = buffers.scores;
+            let from = buffers.values.add(wide * KEYS);
             let mut sums = [[S::splat(0.0); WIDE]; QUERIES];
-            unroll!(query in 0 1 2 3 4 5, {
-                unroll!(i in 0 1 2 3, {
-                    sums[query][i] =
-                        S::mul(S::load(to.add(query * width + i * LANES)), S::splat(factors[query]));
-                });
-            });
-            for key in 0..keys {
+            for key in 0..seen[0] {
                 let mut values = [S::splat(0.0); WIDE];
                 unroll!(i in 0 1 2 3, {
-                    values[i] = S::load(buffers.values.add(key * width + wide * KEYS + i * LANES));
+                    values[i] = S::load(from.add(key * width + i * LANES));
                 });
                 unroll!(query in 0 1 2 3 4 5, {
-                    let p = S::splat(weights.add(query * KEYS + key).read());
+                    let p = S::splat(weights.add(query * CHUNK + key).read());
                     unroll!(i in 0 1 2 3, {
                         sums[query][i] = S::fma(p, values[i], sums[query][i]);
                     });
                 });
             }
+            // Keys that only later rows see. A weight of 0 would not do: 0 times infinity is no number.
+            unroll!(query in 1 2 3 4 5, {
+                for key in seen[0]..seen[query] {
+                    let p = S::splat(weights.add(query * CHUNK + key).read());
+                    unroll!(i in 0 1 2 3, {
+                        let value = S::load(from.add(key * width + i * LANES));
+                        sums[query][i] = S::fma(p, value, sums[query][i]);
+                    });
+                }
+            });
             unroll!(query in 0 1 2 3 4 5, {
-                unroll!(i in 0 1 2 3, {
-                    S::store(to.add(query * width + i * LANES), sums[query][i]);
-                });
+                if let Some((old_factor, new_factor)) = factors[query] {
+                    unroll!(i in 0 1 2 3, {
+                        let to = to.add(query * width + i * LANES);
+                        let sum = if begins {
+                            sums[query][i]
+                        } else {
+                            join_values::<S>(S::load(to), old_factor, sums[query][i], new_factor)
+                        };
+                        S::store(to, sum);
+                    });
+                }
             });
         }
     }

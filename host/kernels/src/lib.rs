@@ -8,6 +8,7 @@
 mod activations;
 mod aligned;
 mod attention;
+mod attention_chunk;
 mod attention_decode;
 mod attention_prefill;
 mod chunk_scheduler;

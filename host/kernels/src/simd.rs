@@ -135,6 +135,9 @@ pub(crate) trait Simd: Copy + 'static {
     /// The first `n` lanes; the others are zero.
     unsafe fn load_first(p: *const f32, n: usize) -> Self::F;
     unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// Sixteen values from `at` on in each of sixteen rows of f16, as columns: lane i of result j is value `at + j` of
+    /// row i.
+    unsafe fn load_f16_columns(rows: &[*const u16; LANES], at: usize) -> [Self::F; LANES];
     unsafe fn load_bf16(p: *const u16) -> Self::F;
     unsafe fn store(p: *mut f32, v: Self::F);
     /// The first `n` lanes.
@@ -166,9 +169,6 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32;
     /// Rows become columns: lane i of result j is lane j of input i.
     unsafe fn transpose(rows: [Self::F; LANES]) -> [Self::F; LANES];
-
-    /// Lane i is the sum of the lanes of row i.
-    unsafe fn sum_rows(rows: &[Self::F; LANES]) -> Self::F;
     /// 0, 1, 2, .. 15.
     unsafe fn lane_numbers() -> Self::F;
 

@@ -30,6 +30,15 @@ impl Simd for Avx2 {
         fn load_f16(p: *const u16) -> Floats {
             [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))]
         }
+        fn load_f16_columns(rows: &[*const u16; LANES], at: usize) -> [Floats; LANES] {
+            let halves = turned_halves(rows, at);
+            let mut columns = [[_mm256_setzero_ps(); 2]; LANES];
+            for i in 0..LANES {
+                columns[i] = [_mm256_cvtph_ps(_mm256_castsi256_si128(halves[i])),
+                              _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves[i]))];
+            }
+            columns
+        }
         fn load_bf16(p: *const u16) -> Floats { [bf16(p), bf16(p.add(8))] }
         fn store(p: *mut f32, v: Floats) {
             _mm256_storeu_ps(p, v[0]);
@@ -99,23 +108,20 @@ impl Simd for Avx2 {
             _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
         }
         fn transpose(rows: [Floats; LANES]) -> [Floats; LANES] {
-            let mut lanes = [[0.0f32; LANES]; LANES];
-            for (row, lanes) in rows.into_iter().zip(&mut lanes) {
-                Self::store(lanes.as_mut_ptr(), row);
-            }
             let mut out = rows;
-            for (column, out) in out.iter_mut().enumerate() {
-                let values: [f32; LANES] = std::array::from_fn(|row| lanes[row][column]);
-                *out = Self::load(values.as_ptr());
+            for half in 0..2 {
+                let mut upper = [_mm256_setzero_ps(); 8];
+                let mut lower = upper;
+                for i in 0..8 {
+                    upper[i] = rows[i][half];
+                    lower[i] = rows[8 + i][half];
+                }
+                let (left, right) = (turned_floats(upper), turned_floats(lower));
+                for i in 0..8 {
+                    out[8 * half + i] = [left[i], right[i]];
+                }
             }
             out
-        }
-        fn sum_rows(rows: &[Floats; LANES]) -> Floats {
-            let mut sums = [0.0f32; LANES];
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                *sum = Self::sum(*row);
-            }
-            Self::load(sums.as_ptr())
         }
         fn lane_numbers() -> Floats { Self::load(LANE_NUMBERS.as_ptr()) }
         fn zero_i32() -> Ints { [_mm256_setzero_si256(); 2] }
@@ -150,6 +156,71 @@ impl Simd for Avx2 {
         fn start_bytes(_p: *const i32) -> Ints { [_mm256_setzero_si256(); 2] }
         fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         fn prefetch_second(p: *const u8) { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+}
+
+/// Rows become columns: 32-bit and 64-bit interleaves inside the halves of registers, then halves moved.
+#[inline(always)]
+unsafe fn turned_floats(r: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the caller has AVX2; no memory is touched.
+    unsafe {
+        // quads[4 * i + c]: in half h, column 4 * h + c of rows 4 * i..4 * i + 4.
+        let mut quads = [_mm256_setzero_ps(); 8];
+        for i in 0..2 {
+            let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
+            let ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+            let cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+            quads[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+            quads[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+            let ab = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+            let cd = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+            quads[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+            quads[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+        }
+        let mut out = quads;
+        for c in 0..4 {
+            out[c] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[4 + c]);
+            out[4 + c] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
+        }
+        out
+    }
+}
+
+/// Sixteen values of 16 bits from `at` on in each of sixteen rows, as columns. Rows i and i + 8 share a register from
+/// the start, so that interleaves inside of its halves suffice.
+#[inline(always)]
+pub(crate) unsafe fn turned_halves(rows: &[*const u16; LANES], at: usize) -> [__m256i; LANES] {
+    // SAFETY: the caller has AVX2 and sixteen readable values from `at` on in each row.
+    unsafe {
+        let mut out = [_mm256_setzero_si256(); LANES];
+        for part in 0..2 {
+            let mut r = [_mm256_setzero_si256(); 8];
+            for (i, r) in r.iter_mut().enumerate() {
+                let low = _mm_loadu_si128(rows[i].add(at + 8 * part).cast());
+                let high = _mm_loadu_si128(rows[i + 8].add(at + 8 * part).cast());
+                *r = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+            }
+            // pairs[2 * i + h]: columns 4 * h..4 * h + 4 of rows 2 * i and 2 * i + 1.
+            let mut pairs = r;
+            for i in 0..4 {
+                pairs[2 * i] = _mm256_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+            }
+            // quads[4 * i + c]: columns 2 * c and 2 * c + 1 of rows 4 * i..4 * i + 4.
+            let mut quads = pairs;
+            for i in 0..2 {
+                for h in 0..2 {
+                    let (a, b) = (pairs[4 * i + h], pairs[4 * i + 2 + h]);
+                    quads[4 * i + 2 * h] = _mm256_unpacklo_epi32(a, b);
+                    quads[4 * i + 2 * h + 1] = _mm256_unpackhi_epi32(a, b);
+                }
+            }
+            for c in 0..4 {
+                out[8 * part + 2 * c] = _mm256_unpacklo_epi64(quads[c], quads[4 + c]);
+                out[8 * part + 2 * c + 1] = _mm256_unpackhi_epi64(quads[c], quads[4 + c]);
+            }
+        }
+        out
     }
 }
 

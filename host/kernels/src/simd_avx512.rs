@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::simd::{LANE_NUMBERS, LANES, Simd, operations};
+use crate::simd_avx2::turned_halves;
 
 /// AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -21,6 +22,14 @@ impl Simd for Avx512 {
         fn load(p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
         fn load_first(p: *const f32, n: usize) -> __m512 { _mm512_maskz_loadu_ps(first_lanes(n), p) }
         fn load_f16(p: *const u16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        fn load_f16_columns(rows: &[*const u16; LANES], at: usize) -> [__m512; LANES] {
+            let halves = turned_halves(rows, at);
+            let mut columns = [_mm512_setzero_ps(); LANES];
+            for i in 0..LANES {
+                columns[i] = _mm512_cvtph_ps(halves[i]);
+            }
+            columns
+        }
         fn load_bf16(p: *const u16) -> __m512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -60,7 +69,6 @@ impl Simd for Avx512 {
             _mm512_reduce_add_epi32(whole)
         }
         fn transpose(rows: [__m512; LANES]) -> [__m512; LANES] { transpose16(rows) }
-        fn sum_rows(rows: &[__m512; LANES]) -> __m512 { sum_rows16(rows) }
         fn lane_numbers() -> __m512 { _mm512_loadu_ps(LANE_NUMBERS.as_ptr()) }
         fn zero_i32() -> __m512i { _mm512_setzero_si512() }
         fn to_f32(v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
@@ -123,31 +131,5 @@ unsafe fn transpose16(r: [__m512; LANES]) -> [__m512; LANES] {
             out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high);
         }
         out
-    }
-}
-
-/// Halves the number of values four times: neighbours in pairs of rows, then pairs, then quarters of registers.
-#[inline(always)]
-unsafe fn sum_rows16(r: &[__m512; LANES]) -> __m512 {
-    // SAFETY: the caller has AVX-512; no memory is touched.
-    unsafe {
-        // quads[i], quarter q: the sums over quarter q of rows 4 * i..4 * i + 4.
-        let mut quads = [_mm512_setzero_ps(); 4];
-        for i in 0..4 {
-            let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
-            let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
-            let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
-            let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
-            quads[i] = _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
-        }
-        let low = _mm512_add_ps(
-            _mm512_shuffle_f32x4::<0x88>(quads[0], quads[1]),
-            _mm512_shuffle_f32x4::<0xdd>(quads[0], quads[1]),
-        );
-        let high = _mm512_add_ps(
-            _mm512_shuffle_f32x4::<0x88>(quads[2], quads[3]),
-            _mm512_shuffle_f32x4::<0xdd>(quads[2], quads[3]),
-        );
-        _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(low, high), _mm512_shuffle_f32x4::<0xdd>(low, high))
     }
 }

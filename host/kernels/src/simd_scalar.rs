@@ -46,6 +46,9 @@ impl Simd for Scalar {
             lanes(|i| if i < n { p.add(i).read_unaligned() } else { 0.0 })
         }
         fn load_f16(p: *const u16) -> Floats { lanes(|i| f16::from_bits(p.add(i).read_unaligned()).to_f32()) }
+        fn load_f16_columns(rows: &[*const u16; LANES], at: usize) -> [Floats; LANES] {
+            lanes(|j| lanes(|i| f16::from_bits(rows[i].add(at + j).read_unaligned()).to_f32()))
+        }
         fn load_bf16(p: *const u16) -> Floats { lanes(|i| bf16::from_bits(p.add(i).read_unaligned()).to_f32()) }
         fn store(p: *mut f32, v: Floats) { p.cast::<Floats>().write_unaligned(v) }
         fn store_first(p: *mut f32, v: Floats, n: usize) {
@@ -86,7 +89,6 @@ impl Simd for Scalar {
             sum
         }
         fn transpose(rows: [Floats; LANES]) -> [Floats; LANES] { lanes(|i| lanes(|j| rows[j][i])) }
-        fn sum_rows(rows: &[Floats; LANES]) -> Floats { lanes(|i| Self::sum(rows[i])) }
         fn lane_numbers() -> Floats { LANE_NUMBERS }
         fn zero_i32() -> Ints { [0; LANES] }
         fn to_f32(v: Ints) -> Floats { v.map(|x| x as f32) }

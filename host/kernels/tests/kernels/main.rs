@@ -1,6 +1,7 @@
 //! Behaviour of the public kernels, at every instruction set that this machine has.
 
 mod attention;
+mod attention_chunking;
 mod common;
 mod linear;
 mod matrix;
