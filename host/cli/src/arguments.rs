@@ -47,8 +47,9 @@ pub(crate) struct GlobalOptions {
     /// The folder of packs.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) packs_dir: Option<PathBuf>,
-    /// Device memory that packs share, such as 512MiB or 1.5GB.
-    #[arg(long, global = true, value_name = "BYTES")]
+    /// Device memory for base, caches and packs together, such as 512MiB or 1.5GB (default: what the base needs, and
+    /// 512 MiB).
+    #[arg(long, global = true, value_name = "BYTES", allow_negative_numbers = true)]
     pub(crate) budget: Option<ByteSize>,
     /// Which packs answer: `auto` (the router chooses), `none` (the base alone), or NAME[=WEIGHT] joined by commas.
     #[arg(long, global = true, value_name = "MIXTURE")]
@@ -75,19 +76,19 @@ pub(crate) struct AnswerOptions {
     #[arg(long, conflicts_with = "temperature")]
     pub(crate) greedy: bool,
     /// Divides the logits: lower is more predictable, 0 is greedy.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f64>,
     /// Draw only from the K most likely tokens; 0 keeps all.
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<u32>,
     /// Draw only from the most likely tokens that together reach this probability.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
     /// Draw only from tokens at least this fraction as likely as the most likely one.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f64>,
     /// Above 1: avoid tokens that were used already.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f64>,
     /// End the answer before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]

@@ -35,7 +35,7 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
         dtype: settings.host.dtype,
         threads: settings.host.threads,
         packs_dir: settings.host.packs_dir.clone(),
-        budget: settings.said_budget.map(|budget| budget.bytes()),
+        budget: settings.host.budget.map(|budget| budget.bytes()),
         cache_dir: cache_folder()?,
         prober: Prober::this_program(ProbeLimits::default()),
     };

@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings, started: Instan
     let sampling = model.sampling(&arguments.answer, settings)?;
     let limits = model.limits(&arguments.answer, settings)?;
     let tokens = if arguments.raw {
-        let tokens = model.host.tokenizer().encode_prompt(&prompt, false);
+        let tokens = model.host.tokenizer().encode_prompt(&prompt, true);
         tokens.map_err(|error| explain(error.into()))?
     } else {
         let system = arguments.answer.system.as_ref().map(ChatMessage::system);

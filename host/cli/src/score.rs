@@ -65,7 +65,7 @@ impl Input {
     /// Its tokens, at least `wanted` of them if there are so many. Documents are joined by the end-of-text token.
     fn tokens(self, model: &Model, wanted: Option<usize>) -> anyhow::Result<Vec<u32>> {
         let tokenizer = model.host.tokenizer();
-        let encode = |text: &str| tokenizer.encode(text, false).map_err(|error| explain(error.into()));
+        let encode = |text: &str| tokenizer.encode(text, true).map_err(|error| explain(error.into()));
         let documents = match self {
             Self::Text(text) => return encode(&text),
             Self::Documents(documents) => documents,

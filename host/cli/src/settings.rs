@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use manifests::{ByteSize, HostConfig, HostSettings, Sampling, SamplingSettings, Slot, folders};
+use manifests::{HostConfig, HostSettings, Sampling, SamplingSettings, Slot, folders};
 
 use crate::arguments::{AnswerOptions, DtypeChoice, GlobalOptions};
 use crate::failure::{Exit, Failure};
@@ -16,8 +16,6 @@ use crate::failure::{Exit, Failure};
 pub(crate) struct Settings {
     /// Settings of the host with nothing left open.
     pub(crate) host: HostSettings,
-    /// The budget that was asked for; `None`: whatever the base needs and the packs' default beside it.
-    pub(crate) said_budget: Option<ByteSize>,
     /// A slot that stands above the base's own.
     pub(crate) slot: Option<Slot>,
     /// Whether results are printed as JSON.
@@ -41,7 +39,6 @@ impl Settings {
             }
             .into());
         }
-        let said_budget = config.budget;
         if let Some(folder) = options.packs_dir.as_deref().filter(|folder| !folder.is_dir()) {
             let failure = Failure::usage(format!("--packs-dir: {} is no folder", folder.display()));
             return Err(failure.help("name the folder that holds a folder for each pack").into());
@@ -50,7 +47,7 @@ impl Settings {
         if options.dtype == Some(DtypeChoice::Auto) {
             host.dtype = None;
         }
-        Ok(Self { host, said_budget, slot: options.slot.map(|slot| slot.0), json: options.json })
+        Ok(Self { host, slot: options.slot.map(|slot| slot.0), json: options.json })
     }
 
     /// The folder of packs. Error: nobody said one and there is no home folder.
@@ -171,12 +168,12 @@ mod tests {
         std::fs::write(&file, "schema_version = 1\nbudget = \"3MiB\"\ndtype = \"q8_0\"\nthreads = 3\n")
             .unwrap();
         let settings = Settings::resolve(&options(&file)).unwrap();
-        assert_eq!((settings.host.budget, settings.host.threads), (ByteSize::mib(3), 3));
+        assert_eq!((settings.host.budget, settings.host.threads), (Some(ByteSize::mib(3)), 3));
         assert_eq!(settings.host.dtype, Some(Dtype::Q8_0));
         assert_eq!(settings.host.base, DEFAULT_BASE);
         let said = GlobalOptions { threads: Some(2), dtype: Some(DtypeChoice::Auto), ..options(&file) };
         let settings = Settings::resolve(&said).unwrap();
-        assert_eq!((settings.host.budget, settings.host.threads), (ByteSize::mib(3), 2));
+        assert_eq!((settings.host.budget, settings.host.threads), (Some(ByteSize::mib(3)), 2));
         assert_eq!(settings.host.dtype, None, "`auto` overrides the file");
     }
 

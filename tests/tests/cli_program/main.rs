@@ -1,0 +1,8 @@
+//! The `modularbase` program as its users meet it: the real binary, the real base, real packs.
+
+mod answers;
+mod conversation;
+mod fetching;
+mod packs;
+mod program;
+mod refusals;

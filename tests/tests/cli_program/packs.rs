@@ -1,0 +1,111 @@
+//! `packs`: what is in the folder, what speaks against it, and the table of a verification.
+
+use std::path::{Path, PathBuf};
+
+use fixture_packs::lay_out;
+use serde_json::Value;
+
+use crate::program::{Ended, with_base};
+
+fn verify(dir: &Path) -> (Ended, Value) {
+    let ended =
+        Ended::of(with_base(["packs".as_ref(), "verify".as_ref(), "--json".as_ref(), dir.as_os_str()]));
+    let table = ended.json();
+    (ended, table)
+}
+
+/// How a check of the table ended, and what it says.
+fn check<'a>(table: &'a Value, name: &str) -> (&'a str, &'a str) {
+    let checks = table["checks"].as_array().unwrap();
+    let check =
+        checks.iter().find(|check| check["check"] == name).unwrap_or_else(|| panic!("no `{name}`: {table}"));
+    (check["status"].as_str().unwrap(), check["detail"].as_str().unwrap())
+}
+
+fn damage(library: PathBuf) {
+    let mut bytes = std::fs::read(&library).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(library, bytes).unwrap();
+}
+
+#[test]
+fn the_list_shows_what_is_usable_and_why_the_rest_is_not() {
+    let packs = tempfile::tempdir().unwrap();
+    let general = lay_out("general", packs.path());
+    damage(lay_out("scaled", packs.path()).join("libfixture_scaled.so"));
+    let list = |json: &[&str]| {
+        let arguments = ["packs", "list", "--packs-dir", packs.path().to_str().unwrap()];
+        Ended::of(with_base(arguments.iter().chain(json))).success()
+    };
+    let listed = list(&["--json"]).json();
+    let of = |name: &str| listed.as_array().unwrap().iter().find(|pack| pack["name"] == name).unwrap();
+    assert_eq!((&of("general")["state"], &of("general")["kind"]), (&"registered".into(), &"general".into()));
+    assert_eq!(of("general")["generation"].as_str().unwrap().len(), 64);
+    assert_eq!(of("scaled")["state"], "quarantined");
+    assert!(of("scaled")["reason"].as_str().unwrap().contains("SHA-256"), "{listed}");
+    let table = list(&[]).stdout;
+    assert!(table.starts_with("NAME ") && table.contains("quarantined: "), "{table}");
+
+    let show = ["packs", "show", "general", "--packs-dir", packs.path().to_str().unwrap()];
+    assert!(Ended::of(with_base(show)).success().stdout.contains("org.modularbase.general"));
+    let inspect =
+        Ended::of(with_base(["packs", "inspect", "--json", general.to_str().unwrap()])).success().json();
+    assert_eq!(inspect["library"]["note"]["abi_major"], 1);
+    let library =
+        Ended::of(with_base(["packs", "inspect", general.join("libpack_general.so").to_str().unwrap()]));
+    assert!(library.success().stdout.contains("ABI"));
+}
+
+#[test]
+fn the_general_pack_passes_every_check_and_answers_as_the_base_does() {
+    let packs = tempfile::tempdir().unwrap();
+    let general = lay_out("general", packs.path());
+    let (ended, table) = verify(&general);
+    assert_eq!(ended.code, Some(0), "{table:#}");
+    assert_eq!(table["passed"], true);
+    for name in [
+        "manifest", "hashes", "base", "elf", "abi note", "layout", "build", "unload", "cycles", "graph",
+        "forward",
+    ] {
+        assert_eq!(check(&table, name).0, "pass", "{name}");
+    }
+    assert_eq!(check(&table, "effect"), ("pass", "same as the base, by design"));
+
+    let answer = |mixture: &str| {
+        let arguments = ["run", "Hello", "--greedy", "--max-tokens", "8", "--json", "--mixture", mixture];
+        let folder = ["--packs-dir", packs.path().to_str().unwrap()];
+        Ended::of(with_base(arguments.iter().chain(&folder))).success().json()
+    };
+    let (with_pack, without) = (answer("general=1"), answer("none"));
+    assert_eq!(with_pack["token_ids"], without["token_ids"]);
+    assert_eq!(with_pack["mixture"][0]["pack"], "general");
+    assert_eq!(with_pack["memory"]["packs"], serde_json::json!([{ "pack": "general", "resident_bytes": 0 }]));
+}
+
+#[test]
+fn a_pack_with_an_effect_passes_and_bad_ones_fail_at_the_check_that_is_about_them() {
+    let packs = tempfile::tempdir().unwrap();
+    let (ended, table) = verify(&lay_out("scaled", packs.path()));
+    assert_eq!(ended.code, Some(0), "{table:#}");
+    assert!(check(&table, "effect").1.contains("moves the hidden states"), "{table:#}");
+
+    let damaged = lay_out("general", packs.path());
+    damage(damaged.join("libpack_general.so"));
+    for (folder, failed, words) in [
+        (damaged, "hashes", "SHA-256"),
+        (lay_out("panics", packs.path()), "build", "panicked"),
+        (lay_out("exits", packs.path()), "build", "ended the process"),
+        (lay_out("cyclic", packs.path()), "build", "cycl"),
+        (lay_out("lies-about-bytes", packs.path()), "forward", "resident bytes"),
+    ] {
+        let (ended, table) = verify(&folder);
+        assert_eq!((ended.code, &table["passed"]), (Some(4), &Value::Bool(false)), "{}", folder.display());
+        let (status, detail) = check(&table, failed);
+        assert!(status == "fail" && detail.contains(words), "{}: {table:#}", folder.display());
+        assert_eq!(check(&table, "effect").0, "skip");
+    }
+    let none = Ended::of(with_base(["packs".as_ref(), "verify".as_ref(), packs.path().as_os_str()]));
+    assert_eq!((none.code, none.stdout.as_str()), (Some(2), ""));
+    assert!(none.stderr.contains("holds no pack.toml"), "{}", none.stderr);
+}
