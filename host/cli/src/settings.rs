@@ -155,7 +155,7 @@ fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use manifests::{DEFAULT_BASE, Dtype};
+    use manifests::{ByteSize, DEFAULT_BASE, Dtype};
 
     fn options(config: &Path) -> GlobalOptions {
         GlobalOptions { config: Some(config.to_path_buf()), ..GlobalOptions::default() }
