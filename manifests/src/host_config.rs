@@ -11,9 +11,6 @@ use crate::error::ManifestError;
 use crate::mixture::MixtureChoice;
 use crate::sampling::Sampling;
 
-/// The device memory that packs share where nothing is said: 512 MiB.
-pub const DEFAULT_BUDGET: ByteSize = ByteSize::mib(512);
-
 /// The base where nothing is said.
 pub const DEFAULT_BASE: &str = "smollm2-135m-instruct";
 
@@ -26,7 +23,7 @@ pub struct HostConfig {
     /// The watched folder of packs; default: see `folders::default_packs_folder`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packs_dir: Option<PathBuf>,
-    /// Device memory that packs share; default 512MiB.
+    /// Device memory for base, caches and packs together; default: what the base needs, and 512MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<ByteSize>,
     /// Name of a base, or path of a base manifest, model file or folder; default `smollm2-135m-instruct`.
@@ -54,8 +51,8 @@ pub struct HostConfig {
 pub struct HostSettings {
     /// The folder of packs; `None`: nobody said one, and the user has no home folder either.
     pub packs_dir: Option<PathBuf>,
-    /// Device memory that packs share.
-    pub budget: ByteSize,
+    /// Device memory for base, caches and packs together; `None`: what the base needs, and 512 MiB.
+    pub budget: Option<ByteSize>,
     /// Name of a base, or path of a base manifest, model file or folder.
     pub base: String,
     /// Where the model runs.
@@ -133,7 +130,7 @@ impl HostConfig {
         let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         HostSettings {
             packs_dir: self.packs_dir.or_else(crate::folders::default_packs_folder),
-            budget: self.budget.unwrap_or(DEFAULT_BUDGET),
+            budget: self.budget,
             base: self.base.unwrap_or_else(|| DEFAULT_BASE.to_string()),
             device: self.device.unwrap_or_default(),
             dtype: self.dtype,

@@ -37,7 +37,7 @@ pub use device::DeviceChoice;
 pub use document::{MAX_MANIFEST_BYTES, Problem, SCHEMA_VERSION};
 pub use dtype::Dtype;
 pub use error::{ManifestError, Refusal};
-pub use host_config::{DEFAULT_BASE, DEFAULT_BUDGET, HostConfig, HostSettings};
+pub use host_config::{DEFAULT_BASE, HostConfig, HostSettings};
 pub use json_schema::{base_schema, host_schema, pack_schema, pack_source_schema, schema_files};
 pub use mixture::MixtureChoice;
 pub use names::{FileName, PackId, PackName, RelativePath, TargetTriple};

@@ -102,7 +102,7 @@ fn bases_and_host_configurations_survive_writing() {
     };
     assert_eq!(HostConfig::parse(&config.to_toml().unwrap()).unwrap(), config);
     let settings = config.settings();
-    assert_eq!((settings.budget, settings.threads), (ByteSize::mib(512), 2));
+    assert_eq!((settings.budget, settings.threads), (Some(ByteSize::mib(512)), 2));
     assert_eq!(settings.base, manifests::DEFAULT_BASE);
 }
 

@@ -1,8 +1,11 @@
 //! Weights: as a file holds them, and as a device does.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
-use candle_core::{DType, Tensor, quantized::QMatMul};
+use candle_core::{DType, Device, Tensor, quantized::QMatMul};
 use modularbase_kernels::Matrix;
 
 use crate::{BaseFile, CoreError, StoredDtype};
@@ -99,9 +102,15 @@ pub struct TensorMatrix {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) product: QMatMul,
+    /// The blocks in host memory once rows of a quantized table were asked for, as an embedding's are.
+    host_copy: OnceLock<Vec<u8>>,
 }
 
 impl TensorMatrix {
+    pub(crate) fn new(rows: usize, columns: usize, product: QMatMul) -> Self {
+        Self { rows, columns, product, host_copy: OnceLock::new() }
+    }
+
     fn bytes(&self) -> usize {
         match &self.product {
             QMatMul::QTensor(tensor) => tensor.storage_size_in_bytes(),
@@ -111,13 +120,39 @@ impl TensorMatrix {
         }
     }
 
-    /// Some rows in f32, `[indices, columns]`.
-    pub(crate) fn gather(&self, indices: &Tensor) -> Result<Tensor, CoreError> {
-        let table = match &self.product {
-            QMatMul::QTensor(tensor) => tensor.dequantize(indices.device())?,
-            QMatMul::Tensor(tensor) | QMatMul::TensorF16(tensor) => tensor.clone(),
+    /// All rows in f32, `[rows, columns]`.
+    pub(crate) fn dequantized(&self) -> Result<Tensor, CoreError> {
+        Ok(match &self.product {
+            QMatMul::QTensor(tensor) => tensor.dequantize(&tensor.device())?,
+            QMatMul::Tensor(tensor) | QMatMul::TensorF16(tensor) => tensor.to_dtype(DType::F32)?,
+        })
+    }
+
+    /// Some rows in f32, `[ids, columns]`. Of a quantized table only these are dequantized, on the host.
+    pub(crate) fn gather(&self, ids: &[u32], device: &Device) -> Result<Tensor, CoreError> {
+        let tensor = match &self.product {
+            QMatMul::Tensor(table) | QMatMul::TensorF16(table) => {
+                let rows = table.index_select(&Tensor::new(ids, device)?, 0)?;
+                return Ok(rows.to_dtype(DType::F32)?);
+            }
+            QMatMul::QTensor(tensor) => tensor,
         };
-        Ok(table.index_select(indices, 0)?.to_dtype(DType::F32)?)
+        let dtype = StoredDtype::Ggml(tensor.dtype());
+        let table = match self.host_copy.get() {
+            Some(table) => table,
+            None => {
+                let bytes = tensor.data()?.into_owned();
+                self.host_copy.get_or_init(|| bytes)
+            }
+        };
+        let row_bytes = dtype.row_bytes(self.columns).unwrap_or(0);
+        let mut values = Vec::with_capacity(ids.len() * self.columns);
+        for &id in ids {
+            dtype
+                .append_f32(&table[id as usize * row_bytes..][..row_bytes], &mut values)
+                .map_err(|reason| CoreError::weight("embedding", format!("can't be converted: {reason}")))?;
+        }
+        Ok(Tensor::from_vec(values, (ids.len(), self.columns), device)?)
     }
 }
 

@@ -91,7 +91,7 @@ impl Backend for TensorBackend {
                 QMatMul::Tensor(values.to_dtype(floats)?.to_device(&self.device)?)
             }
         };
-        Ok(Weight::TensorMatrix(Arc::new(TensorMatrix { rows, columns, product })))
+        Ok(Weight::TensorMatrix(Arc::new(TensorMatrix::new(rows, columns, product))))
     }
 
     fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError> {
@@ -110,10 +110,7 @@ impl Backend for TensorBackend {
 
     fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError> {
         match weight {
-            Weight::TensorMatrix(matrix) => {
-                let rows = Tensor::arange(0, matrix.rows as u32, &self.device)?;
-                Ok(matrix.gather(&rows)?.flatten_all()?.to_vec1()?)
-            }
+            Weight::TensorMatrix(matrix) => Ok(matrix.dequantized()?.flatten_all()?.to_vec1()?),
             Weight::TensorVector(vector) => Ok(vector.to_vec1()?),
             other => Err(CoreError::mismatch("weight", "one placed by this executor", format!("{other:?}"))),
         }

@@ -1,4 +1,4 @@
-//! Operators on tensors `[rows, width]`, in f32 and in forms that have a gradient.
+//! Operators on tensors `[rows, width]`, in f32.
 
 use candle_core::{D, DType, Device, Tensor, quantized::QMatMul};
 use candle_nn::Module;
@@ -21,8 +21,7 @@ pub(super) fn linear(x: &Tensor, weight: &TensorMatrix, bias: Option<&Tensor>) -
 }
 
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor, CoreError> {
-    let mean_square = (x.sqr()?.sum_keepdim(D::Minus1)? / x.dim(D::Minus1)? as f64)?;
-    Ok(x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)?)
+    Ok(candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps)?)
 }
 
 pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor, CoreError> {
@@ -32,7 +31,7 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -
     Ok(scaled.broadcast_mul(weight)?.broadcast_add(bias)?)
 }
 
-/// Cosines and sines `[rows, 1, head_dim / 2]` of the rows' positions.
+/// Cosines and sines `[rows, head_dim / 2]` of the rows' positions.
 pub(super) fn rope_table(
     spec: &RopeSpec,
     positions: &[u32],
@@ -43,34 +42,24 @@ pub(super) fn rope_table(
         .iter()
         .flat_map(|&position| frequencies.iter().map(move |frequency| position as f32 * frequency))
         .collect();
-    let angles = Tensor::from_vec(angles, (positions.len(), 1, frequencies.len()), &Device::Cpu)?;
+    let angles = Tensor::from_vec(angles, (positions.len(), frequencies.len()), &Device::Cpu)?;
     Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
 }
 
 pub(super) fn rope(x: &Tensor, spec: &RopeSpec, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, CoreError> {
     let (rows, width) = x.dims2()?;
-    let (heads, half) = (width / spec.head_dim, spec.head_dim / 2);
+    let heads = width / spec.head_dim;
     let rotated = match spec.layout {
         RopeLayout::Half => {
-            let x = x.reshape((rows, heads, 2, half))?;
-            let (a, b) = (x.narrow(2, 0, 1)?.squeeze(2)?, x.narrow(2, 1, 1)?.squeeze(2)?);
-            let (a, b) = rotate(&a, &b, cos, sin)?;
-            Tensor::stack(&[a, b], 2)?
+            let x = x.reshape((1, rows, heads, spec.head_dim))?.contiguous()?;
+            candle_nn::rotary_emb::rope_thd(&x, cos, sin)?
         }
         RopeLayout::Interleaved => {
-            let x = x.reshape((rows, heads, half, 2))?;
-            let (a, b) = (x.narrow(3, 0, 1)?.squeeze(3)?, x.narrow(3, 1, 1)?.squeeze(3)?);
-            let (a, b) = rotate(&a, &b, cos, sin)?;
-            Tensor::stack(&[a, b], 3)?
+            let x = x.reshape((1, rows, heads, spec.head_dim))?.transpose(1, 2)?.contiguous()?;
+            candle_nn::rotary_emb::rope_i(&x, cos, sin)?.transpose(1, 2)?
         }
     };
     Ok(rotated.reshape((rows, width))?)
-}
-
-fn rotate(a: &Tensor, b: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor), CoreError> {
-    let real = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
-    let imaginary = (a.broadcast_mul(sin)? + b.broadcast_mul(cos)?)?;
-    Ok((real, imaginary))
 }
 
 /// Attention of one sequence: `q [rows, heads * d]` against all of `k`, `v` `[len, kv_heads * d]`, of which the last
@@ -111,7 +100,7 @@ pub(super) fn attention(
 }
 
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor, CoreError> {
-    Ok(candle_nn::ops::softmax(x, D::Minus1)?)
+    Ok(candle_nn::ops::softmax_last_dim(&x.contiguous()?)?)
 }
 
 /// The weights of a [`modularbase_graph::Op::MoeFfn`].
@@ -136,8 +125,7 @@ pub(super) fn moe_ffn(
     let choice = choose(&logits.to_vec2()?, top_k);
     let choice = Tensor::from_vec(choice, (rows, experts), x.device())?;
     let hidden = (linear(x, weights.gate, None)?.silu()? * linear(x, weights.up, None)?)?;
-    let all = Tensor::arange(0, weights.down.rows as u32, x.device())?;
-    let down = weights.down.gather(&all)?;
+    let down = weights.down.dequantized()?;
     let mut sum = x.zeros_like()?;
     for expert in 0..experts {
         let part = hidden.narrow(1, expert * inner, inner)?.contiguous()?;

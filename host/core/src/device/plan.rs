@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
                 if let Some(&id) = ids.iter().find(|&&id| id as usize >= table.rows) {
                     return Err(CoreError::TokenId { id, vocabulary: table.rows });
                 }
-                table.gather(&Tensor::new(ids, &plan.device)?)?
+                table.gather(ids, &plan.device)?
             }
             Op::Linear => {
                 let bias = inputs.get(2).map(|&bias| plan.vector(bias)).transpose()?;
