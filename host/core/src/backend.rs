@@ -32,6 +32,20 @@ pub enum WeightDtype {
 /// Where a plan's weights come from: the name and what the graph says of it.
 pub type WeightLookup<'a> = dyn FnMut(&str, &WeightSpec) -> Result<Weight, CoreError> + 'a;
 
+/// A graph's weight from where it comes from, of the shape that the graph states.
+pub(crate) fn look_up(
+    weights: &mut WeightLookup<'_>,
+    name: &str,
+    spec: &WeightSpec,
+) -> Result<Weight, CoreError> {
+    let weight = weights(name, spec)?;
+    if weight.shape() != spec.shape {
+        let (expected, found) = (&spec.shape, weight.shape());
+        return Err(CoreError::weight(name, format!("should have the shape {expected:?}, found {found:?}")));
+    }
+    Ok(weight)
+}
+
 /// What enters a plan.
 #[derive(Debug, Clone, Copy)]
 pub enum PlanInput<'a> {

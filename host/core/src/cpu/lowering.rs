@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use modularbase_graph::{CheckedGraph, InputKind, Node, NodeId, Op, RopeSpec, Shape};
 use modularbase_kernels::Matrix;
 
-use crate::{CoreError, Weight, WeightLookup};
+use crate::{CoreError, Weight, WeightLookup, backend::look_up};
 
 use super::step::{Buffer, LinearTarget, MoeExpert, Program, Step};
 
@@ -59,13 +59,7 @@ impl<'a> Lowering<'a> {
         let mut uses = vec![0; nodes.len()];
         for (id, node) in nodes.iter().enumerate() {
             if let Op::Weight(spec) = &node.op {
-                let weight = lookup(&node.name, spec)?;
-                if weight.shape() != spec.shape {
-                    let (expected, found) = (&spec.shape, weight.shape());
-                    let reason = format!("should have the shape {expected:?}, found {found:?}");
-                    return Err(CoreError::weight(&node.name, reason));
-                }
-                weights.insert(id, weight);
+                weights.insert(id, look_up(lookup, &node.name, spec)?);
             }
             for &input in &node.inputs {
                 readers[input].push(id);

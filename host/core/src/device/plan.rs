@@ -7,7 +7,7 @@ use modularbase_graph::{CheckedGraph, InputKind, KvLayer, NodeId, Op, RopeSpec, 
 
 use crate::{
     Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, SequenceRows, Weight, WeightLookup,
-    backend::{check_call, finish_call, positions},
+    backend::{check_call, finish_call, look_up, positions},
     kv_cache::KvRows,
     weight::TensorMatrix,
 };
@@ -43,13 +43,7 @@ impl TensorPlan {
         for (id, node) in graph.graph().nodes.iter().enumerate() {
             node.inputs.iter().for_each(|&input| uses[input] += 1);
             if let Op::Weight(spec) = &node.op {
-                let weight = lookup(&node.name, spec)?;
-                if weight.shape() != spec.shape {
-                    let (expected, found) = (&spec.shape, weight.shape());
-                    let reason = format!("should have the shape {expected:?}, found {found:?}");
-                    return Err(CoreError::weight(&node.name, reason));
-                }
-                weights.insert(id, weight);
+                weights.insert(id, look_up(lookup, &node.name, spec)?);
             }
         }
         Ok(Self { graph, weights, uses, output, output_width, device })

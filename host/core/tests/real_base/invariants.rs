@@ -6,7 +6,7 @@ use modularbase_core::{
     Advance, BaseCore, BaseFile, Expert, LogitRows, Mixture, Sequence, Tokenizer, WeightDtype,
 };
 use modularbase_graph::{CheckedGraph, Graph, infer_shapes};
-use pack_sdk::{GraphBuilder, base_graphs};
+use pack_sdk::GraphBuilder;
 
 use crate::base;
 
@@ -224,14 +224,4 @@ fn the_cpu_executor_agrees_with_the_tensor_executor_on_every_operator() {
     let size = b.iter().map(|value| value.abs()).fold(0.0, f32::max);
     assert!(size > 0.01, "the graph gives next to nothing: {size}");
     assert!(largest_difference(&a, &b) <= 1e-4 * size, "{} of {size}", largest_difference(&a, &b));
-}
-
-#[test]
-fn understanding_layers_are_those_in_front_of_the_slot() {
-    let core = base::on_cpu(WeightDtype::AsStored);
-    assert_eq!((core.slot().start, core.slot().end), (18, 24));
-    let graph = base_graphs::understanding(core.shape(), 18);
-    let attention =
-        graph.nodes.iter().filter(|node| node.op == pack_sdk::export::pack_abi::OpKind::ATTENTION);
-    assert_eq!(attention.count(), 18);
 }
