@@ -19,7 +19,7 @@ pub(crate) enum Exit {
 
 /// The exit codes as `--help` shows them.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the base is missing or damaged, 4 a pack is bad or its
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the base is missing or damaged, 4 a pack is bad or its \
 verification failed, 130 interrupted.";
 
 /// A failure that knows its exit code and what to do about it; it travels as the root or a context of an
