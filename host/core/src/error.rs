@@ -2,6 +2,8 @@
 
 use modularbase_graph::GraphError;
 
+use crate::BaseFileError;
+
 /// An error of the model itself: weights, plans, caches.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
@@ -10,7 +12,7 @@ pub enum CoreError {
     Graph(#[from] GraphError),
     /// The base's file.
     #[error(transparent)]
-    BaseFile(#[from] crate::base_files::BaseFileError),
+    BaseFile(Box<BaseFileError>),
     /// A weight that nothing provides.
     #[error("weight `{name}` {reason}")]
     Weight {
@@ -61,6 +63,13 @@ pub enum CoreError {
         /// Why not, and what to do.
         reason: String,
     },
+}
+
+// Boxed: it names files and tensors, and results of every kind would grow with it.
+impl From<BaseFileError> for CoreError {
+    fn from(error: BaseFileError) -> Self {
+        Self::BaseFile(Box::new(error))
+    }
 }
 
 impl CoreError {

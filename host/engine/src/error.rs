@@ -13,7 +13,7 @@ pub enum EngineError {
     Core(#[from] CoreError),
     /// The base's file.
     #[error(transparent)]
-    BaseFile(#[from] BaseFileError),
+    BaseFile(Box<BaseFileError>),
     /// Not enough device memory.
     #[error(transparent)]
     Budget(#[from] BudgetExceeded),
@@ -63,4 +63,11 @@ pub enum EngineError {
     /// Nothing to answer.
     #[error("the prompt is empty: say what to answer")]
     EmptyPrompt,
+}
+
+// Boxed: it names files and tensors, and results of every kind would grow with it.
+impl From<BaseFileError> for EngineError {
+    fn from(error: BaseFileError) -> Self {
+        Self::BaseFile(Box::new(error))
+    }
 }
