@@ -53,7 +53,7 @@ pub enum EngineError {
     },
     /// Text that the tokenizer or the chat template can't handle.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    Tokenizer(Box<TokenizerError>),
     /// A sampling option out of range, or logits that are no numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -65,9 +65,15 @@ pub enum EngineError {
     EmptyPrompt,
 }
 
-// Boxed: it names files and tensors, and results of every kind would grow with it.
+// These two are boxed: they name files and tensors, and results of every kind would grow with them.
 impl From<BaseFileError> for EngineError {
     fn from(error: BaseFileError) -> Self {
         Self::BaseFile(Box::new(error))
+    }
+}
+
+impl From<TokenizerError> for EngineError {
+    fn from(error: TokenizerError) -> Self {
+        Self::Tokenizer(Box::new(error))
     }
 }
