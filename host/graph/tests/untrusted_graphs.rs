@@ -38,7 +38,7 @@ fn graph(nodes: Vec<Node>, outputs: &[u32]) -> pack_abi::Graph {
 
 fn refusal(nodes: Vec<Node>, outputs: &[u32]) -> String {
     let checked = Graph::from_abi(&graph(nodes, outputs)).and_then(infer_shapes);
-    checked.err().expect("the graph is refused").to_string()
+    checked.expect_err("the graph is refused").to_string()
 }
 
 #[test]
