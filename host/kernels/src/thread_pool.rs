@@ -278,7 +278,9 @@ fn wait_for_job(shared: &Shared, slot: &Slot) -> bool {
         let due = || slot.state.load(Ordering::SeqCst) == POSTED || shared.shutdown.load(Ordering::SeqCst);
         if !spin_until(due) {
             slot.asleep.store(true, Ordering::SeqCst);
-            while !due() {
+            // Once, not until a job is due: who wakes too late finds that the caller has taken the job back, and must
+            // say anew that it sleeps, or nobody would wake it again.
+            if !due() {
                 thread::park();
             }
             slot.asleep.store(false, Ordering::SeqCst);

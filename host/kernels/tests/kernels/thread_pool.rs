@@ -150,3 +150,24 @@ fn ranges_and_chunks_cover_everything_once() {
         assert_eq!(sum.into_inner(), total * total.saturating_sub(1) / 2);
     }
 }
+
+#[test]
+fn a_worker_that_woke_too_late_takes_part_again() {
+    let pool = ThreadPool::new(2);
+    // Jobs so short, and so far apart, that the caller takes the sleeping worker's share back.
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(1));
+        pool.run(&|_| {});
+    }
+    let caller = std::thread::current().id();
+    let elsewhere = AtomicUsize::new(0);
+    for _ in 0..20 {
+        pool.run(&|_| {
+            if std::thread::current().id() != caller {
+                elsewhere.fetch_add(1, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        });
+    }
+    assert!(elsewhere.into_inner() >= 15, "the worker is asleep for ever");
+}
