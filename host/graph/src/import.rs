@@ -29,7 +29,7 @@ impl Graph {
         limit("nodes", graph.nodes.len(), MAX_NODES)?;
         limit("outputs", graph.outputs.len(), MAX_INPUTS)?;
 
-        let mut names = HashSet::new();
+        let mut names = HashSet::with_capacity(graph.nodes.len());
         let mut nodes = Vec::with_capacity(graph.nodes.len());
         for (index, node) in graph.nodes.iter().enumerate() {
             let name = node.name.as_str();
@@ -123,7 +123,9 @@ fn sorted(nodes: Vec<Node>, outputs: Vec<NodeId>) -> Result<Graph, GraphError> {
 /// Reads a node's attributes once each, so that what is left over can be refused.
 struct Attributes<'a> {
     node: &'a str,
-    rest: Vec<&'a Attr>,
+    all: &'a [Attr],
+    /// Bit `i`: attribute `i` was read. At most [`MAX_ATTRS`].
+    read: u32,
 }
 
 impl<'a> Attributes<'a> {
@@ -132,13 +134,12 @@ impl<'a> Attributes<'a> {
     }
 
     fn optional(&mut self, name: &str, kind: AttrKind) -> Result<Option<&'a AttrValue>, GraphError> {
-        let Some(position) = self.rest.iter().position(|attr| attr.name.as_str() == name) else {
-            return Ok(None);
-        };
-        let attr = self.rest.swap_remove(position);
-        if self.rest.iter().any(|other| other.name.as_str() == name) {
+        let mut named = self.all.iter().enumerate().filter(|(_, attr)| attr.name.as_str() == name);
+        let Some((position, attr)) = named.next() else { return Ok(None) };
+        if named.next().is_some() {
             return Err(self.error(name, "is given twice"));
         }
+        self.read |= 1 << position;
         if attr.value.kind == kind {
             return Ok(Some(&attr.value));
         }
@@ -188,15 +189,15 @@ impl<'a> Attributes<'a> {
     }
 
     fn finish(self) -> Result<(), GraphError> {
-        match self.rest.first() {
+        match self.all.iter().enumerate().find(|(position, _)| self.read & (1 << position) == 0) {
             None => Ok(()),
-            Some(attr) => Err(self.error(attr.name.as_str(), "is not known to this operator")),
+            Some((_, attr)) => Err(self.error(attr.name.as_str(), "is not known to this operator")),
         }
     }
 }
 
 fn typed_op(node: &pack_abi::Node) -> Result<Op, GraphError> {
-    let mut attrs = Attributes { node: node.name.as_str(), rest: node.attrs.iter().collect() };
+    let mut attrs = Attributes { node: node.name.as_str(), all: node.attrs.as_slice(), read: 0 };
     let op = match node.op {
         OpKind::INPUT => match attrs.text("kind")? {
             "tokens" => Op::Input(InputKind::Tokens),
