@@ -111,12 +111,6 @@ pub trait Backend: Send + Sync {
         graph: &CheckedGraph,
         weights: &mut WeightLookup<'_>,
     ) -> Result<Arc<dyn Plan>, CoreError>;
-
-    /// The values of a weight in host memory, f32, row by row.
-    ///
-    /// # Errors
-    /// The copy from the device fails.
-    fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError>;
 }
 
 /// An executable graph with its weights.

@@ -113,14 +113,6 @@ impl BaseCore {
         self.weights.values().map(Weight::bytes).sum::<usize>() - tied
     }
 
-    /// A base weight in host memory, f32, row by row.
-    ///
-    /// # Errors
-    /// No such weight, or the copy from the device fails.
-    pub fn read_weight(&self, name: &str) -> Result<Vec<f32>, CoreError> {
-        self.backend.read_weight(&base_weight(&self.weights, name)?)
-    }
-
     /// Device bytes of a base's weights once they are placed: what to reserve beforehand.
     ///
     /// # Errors

@@ -76,18 +76,6 @@ impl Backend for CpuBackend {
         let program = lowering::lower(graph, weights)?;
         Ok(Arc::new(CpuPlan::new(program, self.pool.clone(), self.kv_dtype, Arc::clone(&self.workspace))))
     }
-
-    fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError> {
-        match weight {
-            Weight::CpuMatrix(matrix) => {
-                let mut values = vec![0.0; matrix.rows() * matrix.cols()];
-                matrix.dequantize_rows(0, matrix.rows(), &mut values)?;
-                Ok(values)
-            }
-            Weight::CpuVector(vector) => Ok(vector.to_vec()),
-            other => Err(CoreError::mismatch("weight", "one placed by this executor", format!("{other:?}"))),
-        }
-    }
 }
 
 /// The stored formats that the kernels pack without a detour over f32, and what they become.

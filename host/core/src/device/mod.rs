@@ -107,14 +107,6 @@ impl Backend for TensorBackend {
     ) -> Result<Arc<dyn Plan>, CoreError> {
         Ok(Arc::new(TensorPlan::new(graph.clone(), self.device.clone(), weights)?))
     }
-
-    fn read_weight(&self, weight: &Weight) -> Result<Vec<f32>, CoreError> {
-        match weight {
-            Weight::TensorMatrix(matrix) => Ok(matrix.dequantized()?.flatten_all()?.to_vec1()?),
-            Weight::TensorVector(vector) => Ok(vector.to_vec1()?),
-            other => Err(CoreError::mismatch("weight", "one placed by this executor", format!("{other:?}"))),
-        }
-    }
 }
 
 /// How a matrix is held on the device.
