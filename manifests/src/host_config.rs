@@ -9,7 +9,9 @@ use crate::document::{self, Document, Problem, SCHEMA_VERSION};
 use crate::dtype::Dtype;
 use crate::error::ManifestError;
 use crate::mixture::MixtureChoice;
+use crate::packs_config::{PacksConfig, PacksSettings};
 use crate::sampling::Sampling;
+use crate::trust_config::{TrustConfig, TrustSettings};
 
 /// The base where nothing is said.
 pub const DEFAULT_BASE: &str = "smollm2-135m-instruct";
@@ -44,6 +46,12 @@ pub struct HostConfig {
     /// How tokens are drawn.
     #[serde(default)]
     pub sampling: Sampling,
+    /// Which packs stay on the device, and how long what may take.
+    #[serde(default)]
+    pub packs: PacksConfig,
+    /// Whose packs are let in.
+    #[serde(default)]
+    pub trust: TrustConfig,
 }
 
 /// The configuration with nothing left open.
@@ -65,6 +73,10 @@ pub struct HostSettings {
     pub mixture: MixtureChoice,
     /// What was said of sampling; the base's manifest fills the rest.
     pub sampling: Sampling,
+    /// Which packs stay on the device, and how long what may take.
+    pub packs: PacksSettings,
+    /// Whose packs are let in.
+    pub trust: TrustSettings,
 }
 
 impl Default for HostConfig {
@@ -79,6 +91,8 @@ impl Default for HostConfig {
             threads: None,
             mixture: None,
             sampling: Sampling::default(),
+            packs: PacksConfig::default(),
+            trust: TrustConfig::default(),
         }
     }
 }
@@ -122,6 +136,8 @@ impl HostConfig {
             threads: self.threads.or(lower.threads),
             mixture: self.mixture.or(lower.mixture),
             sampling: self.sampling.or(lower.sampling),
+            packs: self.packs.or(lower.packs),
+            trust: self.trust.or(lower.trust),
         }
     }
 
@@ -137,6 +153,8 @@ impl HostConfig {
             threads: self.threads.map_or_else(available, |threads| threads as usize),
             mixture: self.mixture.unwrap_or_default(),
             sampling: self.sampling,
+            packs: self.packs.settings(),
+            trust: self.trust.settings(),
         }
     }
 }
@@ -161,6 +179,8 @@ impl Document for HostConfig {
             _ => {}
         }
         problems.extend(self.sampling.problems("sampling"));
+        problems.extend(self.packs.problems());
+        problems.extend(self.trust.problems());
         problems
     }
 }

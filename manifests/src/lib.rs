@@ -23,10 +23,13 @@ mod mixture;
 mod names;
 mod pack_manifest;
 mod pack_source;
+mod packs_config;
+mod public_key;
 mod sampling;
 mod sha256;
 mod slot;
 mod string_type;
+mod trust_config;
 mod versions;
 
 pub use atomic_file::{replace_atomically, write_atomically};
@@ -46,9 +49,12 @@ pub use pack_manifest::{
     MemoryDeclaration, PACK_MANIFEST_FILE, PackIdentity, PackKind, PackManifest, Signer, WeightsRecord,
 };
 pub use pack_source::{PackSource, SourceAbi, SourceFile, SourceWeights};
+pub use packs_config::{PacksConfig, PacksSettings};
+pub use public_key::PublicKey;
 pub use sampling::{Sampling, SamplingSettings};
 pub use semver::Version;
 pub use sha256::Sha256;
 pub use slot::{EmptySlot, Slot};
 pub use string_type::ValueError;
+pub use trust_config::{TrustConfig, TrustMode, TrustSettings};
 pub use versions::VersionRange;

@@ -9,6 +9,7 @@ use crate::document::{self, Document, Problem};
 use crate::dtype::Dtype;
 use crate::error::ManifestError;
 use crate::names::{FileName, PackId, PackName, TargetTriple};
+use crate::public_key::PublicKey;
 use crate::sha256::Sha256;
 use crate::slot::Slot;
 use crate::string_type::{ValueError, as_string, quoted};
@@ -235,7 +236,10 @@ impl Default for Fusion {
 pub struct Signer {
     /// Name of the key in the host's trust store.
     pub key_id: String,
-    /// The signature's file beside the manifest.
+    /// The key itself, so that the signature can be checked where the signer is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
+    /// The file beside the manifest that holds the minisign signature over the manifest's bytes.
     pub signature: FileName,
 }
 

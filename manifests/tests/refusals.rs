@@ -89,6 +89,20 @@ mixture = "general=0.5,law=0.5"
 [sampling]
 temperature = 0.0
 top_p = 0.9
+
+[packs]
+keep = ["general", "law"]
+priorities = { law = 10, general = -1 }
+admission_wait_ms = 500
+rescan_ms = 1000
+settle_ms = 3000
+cache_limit = "1GiB"
+
+[trust]
+policy = "require-known-signer"
+
+[trust.keys]
+example = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
 "#;
 
 /// The refusal of `text` with its first `from` replaced by `to`.
@@ -369,6 +383,41 @@ fn figures_and_config_numbers_must_be_finite() {
 #[test]
 fn an_empty_key_id_is_refused() {
     check(&pack("\"example\"", "\"\""), 47, 10, "key_id is empty");
+}
+
+#[test]
+fn a_signers_key_must_be_a_public_key_of_minisign() {
+    let with = |key: &str| {
+        pack("signature = \"pack.minisig\"", &format!("public_key = \"{key}\"\nsignature = \"pack.minisig\""))
+    };
+    let refusal = with("RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO");
+    check(&refusal, 48, 14, "is not a minisign public key: expected 56 characters, found 55");
+    assert!(refusal.help.unwrap().contains("second line of the .pub file"));
+    let refusal = with("RUQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3");
+    check(&refusal, 48, 14, "its algorithm is not Ed25519 (`Ed`)");
+    let refusal = host("example = \"RWQ", "example = \"WQ");
+    check(&refusal, 24, 11, "expected 56 characters, found 55");
+}
+
+#[test]
+fn trust_settings_that_make_no_sense_are_refused() {
+    check(&host("require-known-signer", "trust-me"), 21, 10, "unknown variant `trust-me`");
+    check(&host("example = \"RW", "\"\" = \"RW"), 24, 6, "the name `` of a key must have 1 to 128 bytes");
+    let twice = "other = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"\nexample = ";
+    check(&host("example = ", twice), 24, 9, "`example` and `other` are the same key");
+    check(&host("[trust.keys]", "[trust.key]"), 23, 8, "unknown field `key`");
+}
+
+#[test]
+fn pack_settings_out_of_range_are_refused() {
+    check(&host("\"law\"]", "\"Law\"]"), 13, 8, "`Law` is not a pack's name");
+    check(&host("\"law\"]", "\"general\"]"), 13, 8, "`general` is named twice");
+    check(&host("law = 10", "law = 3000000000"), 14, 22, "invalid value: integer `3000000000`");
+    check(&host("= 500", "= 3600001"), 15, 21, "admission_wait_ms must be 0 to 3600000 milliseconds");
+    check(&host("rescan_ms = 1000", "rescan_ms = 0"), 16, 13, "rescan_ms must be 1 to 3600000 milliseconds");
+    check(&host("settle_ms = 3000", "settle_ms = 0"), 17, 13, "settle_ms must be 1 to 3600000 milliseconds");
+    check(&host("= 3000", "= -1"), 17, 13, "invalid value: integer `-1`");
+    check(&host("\"1GiB\"", "0"), 18, 15, "cache_limit must be at least 1 byte, found 0");
 }
 
 #[test]

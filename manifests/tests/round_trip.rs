@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use manifests::{
     BUILTIN_BASES, BaseManifest, ByteSize, Dtype, HostConfig, MemoryDeclaration, PackManifest, PackSource,
-    Sha256, TargetTriple, builtin_base,
+    PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,7 @@ base_nll = 3.093
 
 [signer]
 key_id = "example"
+public_key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
 signature = "pack.minisig"
 
 [config]
@@ -53,6 +54,8 @@ layers = 6
 made = 2024-05-01
 nested = { names = ["a", "b"], on = true, rate = 0.5 }
 "#;
+
+const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
 fn completed() -> PackManifest {
     let source = PackSource::parse(SOURCE).unwrap();
@@ -98,12 +101,47 @@ fn bases_and_host_configurations_survive_writing() {
         dtype: Some(Dtype::Q8_0),
         packs_dir: Some("packs".into()),
         threads: Some(2),
+        packs: PacksConfig {
+            keep: Some(vec!["general".parse().unwrap()]),
+            priorities: [("law".parse().unwrap(), -3)].into(),
+            rescan_ms: Some(50),
+            cache_limit: Some(ByteSize::mib(64)),
+            ..PacksConfig::default()
+        },
+        trust: TrustConfig {
+            policy: Some(TrustMode::RequireSigned),
+            keys: [("example".to_string(), KEY.parse().unwrap())].into(),
+        },
         ..HostConfig::default()
     };
     assert_eq!(HostConfig::parse(&config.to_toml().unwrap()).unwrap(), config);
     let settings = config.settings();
     assert_eq!((settings.budget, settings.threads), (Some(ByteSize::mib(512)), 2));
     assert_eq!(settings.base, manifests::DEFAULT_BASE);
+    assert_eq!((settings.packs.rescan.as_millis(), settings.packs.settle.as_millis()), (50, 2000));
+    assert_eq!((settings.packs.keep.len(), settings.packs.cache_limit), (1, ByteSize::mib(64)));
+    assert_eq!((settings.trust.policy, settings.trust.keys.len()), (TrustMode::RequireSigned, 1));
+}
+
+#[test]
+fn a_host_without_configuration_takes_unsigned_packs_and_keeps_none() {
+    let settings = HostConfig::parse("schema_version = 1\n").unwrap().settings();
+    assert_eq!(settings.trust, manifests::TrustSettings::default());
+    assert_eq!((settings.trust.policy, settings.trust.keys.len()), (TrustMode::AllowUnsigned, 0));
+    assert_eq!(settings.packs, manifests::PacksSettings::default());
+    assert_eq!(settings.packs.admission_wait.as_millis(), 2000);
+    assert_eq!(settings.packs.cache_limit.to_string(), "8GiB");
+    assert!(settings.packs.keep.is_empty() && settings.packs.priorities.is_empty());
+}
+
+#[test]
+fn trust_policies_print_and_parse_by_the_names_that_configurations_use() {
+    for mode in TrustMode::ALL {
+        assert_eq!(mode.to_string().parse(), Ok(mode));
+        assert_eq!(serde_json::to_value(mode).unwrap(), mode.name());
+    }
+    let error = "trust-me".parse::<TrustMode>().unwrap_err();
+    assert_eq!(error.help, "one of allow-unsigned, require-signed, require-known-signer");
 }
 
 #[test]
@@ -115,6 +153,28 @@ fn the_upper_level_of_a_configuration_wins_field_by_field() {
     let both = upper.or(lower);
     assert_eq!((both.threads, both.base.as_deref()), (Some(2), Some("b")));
     assert_eq!((both.sampling.top_k, both.sampling.seed), (Some(5), Some(1)));
+}
+
+#[test]
+fn priorities_and_keys_of_two_levels_are_joined_and_the_upper_one_wins_each() {
+    let other = KEY.replace("GFO3", "GFO4");
+    let third = KEY.replace("GFO3", "GFO5");
+    let parse = |text: String| HostConfig::parse(&format!("schema_version = 1\n{text}")).unwrap();
+    let upper = parse(format!(
+        "[packs]\nkeep = []\npriorities = {{ a = 1 }}\nrescan_ms = 7\n[trust.keys]\nx = \"{KEY}\"\n"
+    ));
+    let lower = parse(format!(
+        "[packs]\nkeep = [\"a\"]\npriorities = {{ a = 2, b = 3 }}\nsettle_ms = 9\n[trust]\n\
+         policy = \"require-signed\"\n[trust.keys]\nx = \"{third}\"\ny = \"{other}\"\n"
+    ));
+    let settings = upper.or(lower).settings();
+    assert_eq!(settings.packs.keep, [], "an empty list is something said");
+    let priorities: Vec<_> = settings.packs.priorities.iter().map(|(name, p)| (name.as_str(), *p)).collect();
+    assert_eq!(priorities, [("a", 1), ("b", 3)]);
+    assert_eq!((settings.packs.rescan.as_millis(), settings.packs.settle.as_millis()), (7, 9));
+    let keys: Vec<_> = settings.trust.keys.iter().map(|(name, key)| (name.as_str(), key.as_str())).collect();
+    assert_eq!(keys, [("x", KEY), ("y", other.as_str())]);
+    assert_eq!(settings.trust.policy, TrustMode::RequireSigned);
 }
 
 #[test]
@@ -174,5 +234,6 @@ proptest! {
         let _ = text.parse::<manifests::MixtureChoice>();
         let _ = text.parse::<manifests::FileName>();
         let _ = text.parse::<manifests::PackId>();
+        let _ = text.parse::<manifests::PublicKey>();
     }
 }
