@@ -1,62 +1,22 @@
 //! The byte ledger: reserve first, then allocate.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use std::{collections::BTreeMap, sync::PoisonError, time::Instant};
+
+use crate::{
+    owner::{BudgetExceeded, Owner},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    waiters::{Number, Waiters},
 };
 
-/// What an allocation on the device is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
-    /// Weights of the base core.
-    Base,
-    /// Key and value caches and hidden states of requests.
-    Kv,
-    /// Weights of a pack, by its generation.
-    Pack(String),
-    /// Working memory of the executor.
-    Scratch,
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Base => f.write_str("base"),
-            Self::Kv => f.write_str("kv"),
-            Self::Pack(generation) => write!(f, "pack {}", generation.get(..12).unwrap_or(generation)),
-            Self::Scratch => f.write_str("scratch"),
-        }
-    }
-}
-
-/// A reservation that the budget does not allow.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{owner} needs {needed} bytes, but of the budget of {budget} bytes only {free} are free ({}): raise --budget or use less",
-    holders(.held)
-)]
-pub struct BudgetExceeded {
-    /// Who asked.
-    pub owner: Owner,
-    /// Bytes asked for.
-    pub needed: u64,
-    /// Bytes of the whole budget.
-    pub budget: u64,
-    /// Bytes of it that nobody holds.
-    pub free: u64,
-    /// Who holds the rest.
-    pub held: Vec<(Owner, u64)>,
-}
-
-fn holders(held: &[(Owner, u64)]) -> String {
-    match held {
-        [] => "nothing is held".to_owned(),
-        _ => held.iter().map(|(owner, bytes)| format!("{owner}: {bytes}")).collect::<Vec<_>>().join(", "),
-    }
-}
-
 /// A budget of device memory in bytes, and who holds how much of it. Cheap to clone; clones share the budget.
+///
+/// # Who gets bytes first
+/// [`ByteLedger::reserve_within`] waits in a queue. Others may be served before a waiter (a small request need not
+/// stand behind a large one that can't be served yet), but at most [`ByteLedger::MOST_OVERTAKEN`] times: after that
+/// free bytes are kept for it, and neither later waiters nor [`ByteLedger::reserve`] get them. So no number of small
+/// requests starves a large one; it gets its bytes as soon as those who hold them now give them back, if that
+/// happens before its wait ends. A [`Reservation`] that grows is never held back for waiters: its holder has to
+/// come to its end for bytes to come back at all.
 #[derive(Debug, Clone)]
 pub struct ByteLedger {
     inner: Arc<Inner>,
@@ -64,69 +24,117 @@ pub struct ByteLedger {
 
 #[derive(Debug)]
 struct Inner {
-    budget: u64,
-    held: Mutex<BTreeMap<Owner, u64>>,
+    books: Mutex<Books>,
+    changed: Condvar,
 }
 
-impl Inner {
-    /// The map is valid at every moment, so a holder's panic leaves nothing half-done.
-    fn held(&self) -> MutexGuard<'_, BTreeMap<Owner, u64>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Debug)]
+struct Books {
+    budget: u64,
+    held: BTreeMap<Owner, u64>,
+    /// Of what everybody holds.
+    sum: u64,
+    waiters: Waiters,
+    /// Rises with everything that may let a waiter go on.
+    epoch: u64,
+}
+
+impl Books {
+    fn free(&self) -> u64 {
+        self.budget.saturating_sub(self.sum)
     }
 
-    fn take(&self, owner: &Owner, bytes: u64) -> Result<(), BudgetExceeded> {
-        let mut held = self.held();
-        let free = self.budget.saturating_sub(held.values().sum());
-        if bytes > free {
+    /// Takes bytes for an owner, `kept` of the free ones being out of its reach.
+    fn take(&mut self, owner: &Owner, bytes: u64, kept: u64) -> Result<(), BudgetExceeded> {
+        let free = self.free();
+        if bytes > 0 && bytes > free.saturating_sub(kept) {
             return Err(BudgetExceeded {
                 owner: owner.clone(),
                 needed: bytes,
                 budget: self.budget,
                 free,
-                held: held.iter().map(|(owner, &bytes)| (owner.clone(), bytes)).collect(),
+                kept: kept.min(free),
+                held: self.held.iter().map(|(owner, &bytes)| (owner.clone(), bytes)).collect(),
             });
         }
         if bytes > 0 {
-            *held.entry(owner.clone()).or_default() += bytes;
+            *self.held.entry(owner.clone()).or_default() += bytes;
+            self.sum += bytes;
         }
         Ok(())
     }
+}
+
+impl Inner {
+    /// The books are valid at every moment, so a holder's panic leaves nothing half-done.
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn give_back(&self, owner: &Owner, bytes: u64) {
-        let mut held = self.held();
-        if let Some(sum) = held.get_mut(owner) {
+        if bytes == 0 {
+            return;
+        }
+        let mut books = self.books();
+        if let Some(sum) = books.held.get_mut(owner) {
             *sum -= bytes;
             if *sum == 0 {
-                held.remove(owner);
+                books.held.remove(owner);
             }
         }
+        books.sum -= bytes;
+        self.wake(books);
+    }
+
+    fn wake(&self, mut books: MutexGuard<'_, Books>) {
+        books.epoch += 1;
+        drop(books);
+        self.changed.notify_all();
     }
 }
 
 impl ByteLedger {
+    /// How many reservations may be served before one that waits longer.
+    pub const MOST_OVERTAKEN: u32 = 16;
+
     /// A ledger with nothing held.
     pub fn new(budget: u64) -> Self {
-        Self { inner: Arc::new(Inner { budget, held: Mutex::default() }) }
+        let books = Books { budget, held: BTreeMap::new(), sum: 0, waiters: Waiters::default(), epoch: 0 };
+        Self { inner: Arc::new(Inner { books: Mutex::new(books), changed: Condvar::new() }) }
     }
 
     /// Bytes in all.
     pub fn budget(&self) -> u64 {
-        self.inner.budget
+        self.inner.books().budget
+    }
+
+    /// Changes the bytes in all. Nothing is taken from anybody: where more is held than the new budget, nothing more
+    /// is reserved until enough has come back ([`ByteLedger::overdrawn`]).
+    pub fn set_budget(&self, bytes: u64) {
+        let mut books = self.inner.books();
+        books.budget = bytes;
+        self.inner.wake(books);
+    }
+
+    /// Bytes by which more is held than the budget, after it was made smaller; else 0.
+    pub fn overdrawn(&self) -> u64 {
+        let books = self.inner.books();
+        books.sum.saturating_sub(books.budget)
     }
 
     /// Bytes that nobody holds.
     pub fn free(&self) -> u64 {
-        self.budget() - self.inner.held().values().sum::<u64>()
+        self.inner.books().free()
     }
 
     /// Bytes held by an owner.
     pub fn held_by(&self, owner: &Owner) -> u64 {
-        self.inner.held().get(owner).copied().unwrap_or(0)
+        self.inner.books().held.get(owner).copied().unwrap_or(0)
     }
 
     /// Every owner with what it holds.
     pub fn holders(&self) -> Vec<(Owner, u64)> {
-        self.inner.held().iter().map(|(owner, &bytes)| (owner.clone(), bytes)).collect()
+        self.inner.books().held.iter().map(|(owner, &bytes)| (owner.clone(), bytes)).collect()
     }
 
     /// Sets bytes aside. To be called before the allocation they are for.
@@ -134,12 +142,100 @@ impl ByteLedger {
     /// # Errors
     /// [`BudgetExceeded`]: nothing is reserved then.
     pub fn reserve(&self, owner: Owner, bytes: u64) -> Result<Reservation, BudgetExceeded> {
-        self.inner.take(&owner, bytes)?;
+        let mut books = self.inner.books();
+        let kept = books.waiters.kept_from(None);
+        books.take(&owner, bytes, kept)?;
+        books.waiters.served(None, bytes);
+        drop(books);
         Ok(Reservation { ledger: self.clone(), owner, bytes })
+    }
+
+    /// Sets bytes aside, and waits for them until an instant where they are not free yet.
+    ///
+    /// # Errors
+    /// [`BudgetExceeded`]: as it was when the wait ended. A request for more than the whole budget fails at once.
+    pub fn reserve_within(
+        &self,
+        owner: Owner,
+        bytes: u64,
+        until: Instant,
+    ) -> Result<Reservation, BudgetExceeded> {
+        let claim = self.claim(owner, bytes);
+        loop {
+            let epoch = self.epoch();
+            match claim.attempt() {
+                Ok(reservation) => return Ok(reservation),
+                Err(refused) if refused.needed > refused.budget => return Err(refused),
+                Err(refused) => {
+                    if !self.wait_past(epoch, until) {
+                        return Err(refused);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A place in the queue.
+    pub(crate) fn claim(&self, owner: Owner, bytes: u64) -> Claim {
+        let number = self.inner.books().waiters.join(bytes);
+        Claim { ledger: self.clone(), owner, bytes, number }
+    }
+
+    /// Says which state of the ledger a caller is about to look at; see [`ByteLedger::wait_past`].
+    pub(crate) fn epoch(&self) -> u64 {
+        self.inner.books().epoch
+    }
+
+    /// Waits until something has changed since `epoch` was read. `false`: the instant came first.
+    pub(crate) fn wait_past(&self, epoch: u64, until: Instant) -> bool {
+        let mut books = self.inner.books();
+        while books.epoch == epoch {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            books = self.inner.changed.wait_timeout(books, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Lets those who wait for bytes look again: there may be something new to evict.
+    pub(crate) fn poke(&self) {
+        self.inner.wake(self.inner.books());
     }
 }
 
-/// Bytes set aside; dropping it gives them back.
+/// A place in the ledger's queue; dropping it leaves the queue.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    ledger: ByteLedger,
+    owner: Owner,
+    bytes: u64,
+    number: Number,
+}
+
+impl Claim {
+    /// Takes the bytes if they can be had now.
+    pub(crate) fn attempt(&self) -> Result<Reservation, BudgetExceeded> {
+        let mut books = self.ledger.inner.books();
+        let kept = books.waiters.kept_from(Some(self.number));
+        books.take(&self.owner, self.bytes, kept)?;
+        books.waiters.served(Some(self.number), self.bytes);
+        drop(books);
+        Ok(Reservation { ledger: self.ledger.clone(), owner: self.owner.clone(), bytes: self.bytes })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut books = self.ledger.inner.books();
+        if books.waiters.leave(self.number) {
+            self.ledger.inner.wake(books);
+        }
+    }
+}
+
+/// Bytes set aside; dropping it, on any thread, gives them back.
 #[derive(Debug)]
 pub struct Reservation {
     ledger: ByteLedger,
@@ -159,7 +255,7 @@ impl Reservation {
     /// [`BudgetExceeded`] when it would grow beyond the budget; it then holds what it held.
     pub fn resize(&mut self, bytes: u64) -> Result<(), BudgetExceeded> {
         match bytes.checked_sub(self.bytes) {
-            Some(more) => self.ledger.inner.take(&self.owner, more)?,
+            Some(more) => self.ledger.inner.books().take(&self.owner, more, 0)?,
             None => self.ledger.inner.give_back(&self.owner, self.bytes - bytes),
         }
         self.bytes = bytes;
@@ -170,74 +266,5 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.ledger.inner.give_back(&self.owner, self.bytes);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    fn pack(name: &str) -> Owner {
-        Owner::Pack(name.to_owned())
-    }
-
-    #[test]
-    fn what_is_dropped_comes_back() {
-        let ledger = ByteLedger::new(100);
-        let base = ledger.reserve(Owner::Base, 60).unwrap();
-        assert_eq!((ledger.free(), ledger.held_by(&Owner::Base)), (40, 60));
-        drop(base);
-        assert_eq!((ledger.free(), ledger.holders().len()), (100, 0));
-    }
-
-    #[test]
-    fn the_budget_is_never_exceeded_and_the_refusal_says_who_holds_it() {
-        let ledger = ByteLedger::new(100);
-        let _base = ledger.reserve(Owner::Base, 60).unwrap();
-        let error = ledger.reserve(pack("a"), 41).unwrap_err();
-        assert_eq!((error.needed, error.free, error.held.clone()), (41, 40, vec![(Owner::Base, 60)]));
-        assert!(error.to_string().contains("base: 60"), "{error}");
-        assert!(ledger.reserve(pack("a"), 40).is_ok());
-    }
-
-    #[test]
-    fn a_reservation_that_cannot_grow_keeps_what_it_has() {
-        let ledger = ByteLedger::new(100);
-        let mut kv = ledger.reserve(Owner::Kv, 50).unwrap();
-        assert!(kv.resize(101).is_err());
-        assert_eq!((kv.bytes(), ledger.free()), (50, 50));
-        kv.resize(100).unwrap();
-        kv.resize(10).unwrap();
-        assert_eq!(ledger.free(), 90);
-        drop(kv);
-        assert_eq!(ledger.free(), 100);
-    }
-
-    #[test]
-    fn an_absurd_request_does_not_overflow() {
-        let ledger = ByteLedger::new(u64::MAX);
-        let _all = ledger.reserve(Owner::Base, u64::MAX - 1).unwrap();
-        assert!(ledger.reserve(Owner::Kv, u64::MAX).is_err());
-    }
-
-    #[test]
-    fn threads_that_reserve_at_once_stay_within_the_budget() {
-        let ledger = ByteLedger::new(1000);
-        thread::scope(|scope| {
-            for index in 0..8 {
-                let ledger = ledger.clone();
-                scope.spawn(move || {
-                    for round in 0..2000_u64 {
-                        let reservation = ledger.reserve(pack(&index.to_string()), round % 400);
-                        let held: u64 = ledger.holders().iter().map(|(_, bytes)| bytes).sum();
-                        assert!(held <= 1000, "{held}");
-                        drop(reservation);
-                    }
-                });
-            }
-        });
-        assert_eq!(ledger.free(), 1000);
     }
 }
