@@ -2,6 +2,7 @@
 
 use std::{fmt, path::Path};
 
+use manifests::PackManifest;
 use modularbase_graph::GraphError;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,17 @@ pub enum LoadFailure {
     /// Two builds gave two graphs.
     #[error("its build gives another graph each time; a pack's graph may depend on its configuration only")]
     NotRepeatable,
+    /// It failed its probe earlier, in this very configuration.
+    #[error(transparent)]
+    RefusedBefore(QuarantineReason),
+    /// The folder holds another generation than the one to be loaded.
+    #[error("generation {expected} is to be loaded, its folder holds {found} by now")]
+    Superseded {
+        /// The generation that was admitted.
+        expected: Generation,
+        /// The generation in the folder.
+        found: Generation,
+    },
     /// The graph's shapes do not fit.
     #[error("its graph is refused: {0}")]
     Graph(#[from] GraphError),
@@ -115,6 +127,8 @@ pub struct QuarantineReason {
     pub reason: String,
 }
 
+impl std::error::Error for QuarantineReason {}
+
 impl fmt::Display for QuarantineReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.reason)
@@ -125,7 +139,8 @@ impl LoadFailure {
     /// Where the pack stopped.
     pub fn stage(&self) -> LoadStage {
         match self {
-            Self::Folder(_) => LoadStage::Folder,
+            Self::Folder(_) | Self::Superseded { .. } => LoadStage::Folder,
+            Self::RefusedBefore(reason) => reason.stage,
             Self::Base(_) => LoadStage::Base,
             Self::Inspection(_) | Self::Contradiction { .. } => LoadStage::Inspection,
             Self::Cache(_) => LoadStage::Cache,
@@ -135,12 +150,37 @@ impl LoadFailure {
             Self::Weights(_) | Self::Memory(_) => LoadStage::Weights,
         }
     }
+
+    /// Whether the same files fail again in the same host. `false`: the fault may have been the moment's (a full disk,
+    /// a busy machine), or the files are about to change.
+    pub fn is_lasting(&self) -> bool {
+        !matches!(
+            self,
+            Self::Folder(_)
+                | Self::Superseded { .. }
+                | Self::Cache(_)
+                | Self::Probe(ProbeError::Start { .. } | ProbeError::TimedOut(_))
+                | Self::OtherVersionPinned { .. }
+                | Self::Library(LibraryError::Thread(_) | LibraryError::TimedOut(_))
+        )
+    }
+
+    /// The reason to keep the pack out.
+    pub fn quarantine_reason(&self) -> QuarantineReason {
+        QuarantineReason { stage: self.stage(), reason: self.to_string() }
+    }
 }
 
 impl LoadError {
     /// The reason to keep the pack out.
     pub fn quarantine_reason(&self) -> QuarantineReason {
-        QuarantineReason { stage: self.failure.stage(), reason: self.failure.to_string() }
+        self.failure.quarantine_reason()
+    }
+
+    /// A failure of a pack whose manifest is known.
+    pub(crate) fn of_pack(manifest: &PackManifest, generation: Generation, failure: LoadFailure) -> Self {
+        let pack = manifest.pack.name.to_string();
+        Self { pack, generation: Some(generation), failure: Box::new(failure) }
     }
 
     /// A failure of the pack in a folder whose manifest is not known.

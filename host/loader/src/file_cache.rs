@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use manifests::Sha256;
@@ -66,16 +67,24 @@ impl FileCache {
         self.folder.join(format!("{}.safetensors", generation.to_hex()))
     }
 
+    /// Where the manifest of a generation lies, once stored.
+    pub fn manifest_path(&self, generation: Generation) -> PathBuf {
+        self.folder.join(format!("{}.toml", generation.to_hex()))
+    }
+
+    /// Whether `path` holds the content with that hash. All of it is read.
+    pub fn holds(&self, path: &Path, expected: &Sha256) -> bool {
+        Sha256::of_file(path).is_ok_and(|(found, _)| found == *expected)
+    }
+
     /// Makes sure that `path` holds the content with that hash, read from `source` if it does not; mode 0444. What is
     /// used later is therefore what was verified, whatever happens to the original.
     ///
     /// # Errors
     /// [`CacheError`]; a copy that failed leaves no file behind.
-    pub fn store(&self, path: &Path, source: &mut File, expected: &Sha256) -> Result<(), CacheError> {
+    pub fn store(&self, path: &Path, source: &mut impl Read, expected: &Sha256) -> Result<(), CacheError> {
         let io_error = |source| CacheError::Io { path: path.to_owned(), source };
-        if let Ok((found, _)) = Sha256::of_file(path)
-            && found == *expected
-        {
+        if self.holds(path, expected) {
             return Ok(());
         }
         fs::create_dir_all(&self.folder).map_err(io_error)?;
@@ -87,9 +96,22 @@ impl FileCache {
             return Err(CacheError::Changed { path: path.to_owned(), expected: *expected, found });
         }
         copy.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(io_error)?;
-        copy.as_file().sync_data().map_err(io_error)?;
+        // Not synced: every use verifies the hash, so a copy that a crash left torn is found and made again.
         copy.persist(path).map_err(|error| io_error(error.error))?;
         Ok(())
+    }
+
+    /// Marks the copies of a generation as used now; see [`FileCache::trim`].
+    pub fn touch(&self, generation: Generation) {
+        let now = SystemTime::now();
+        for path in self.paths(generation) {
+            // A copy that can't be marked is only trimmed earlier.
+            let _ = File::open(path).and_then(|file| file.set_modified(now));
+        }
+    }
+
+    fn paths(&self, generation: Generation) -> [PathBuf; 3] {
+        [self.library_path(generation), self.weights_path(generation), self.manifest_path(generation)]
     }
 
     /// Deletes the copies of a generation. One that is still mapped stays readable until it is unmapped.
@@ -97,7 +119,7 @@ impl FileCache {
     /// # Errors
     /// A copy exists and can't be deleted.
     pub fn remove(&self, generation: Generation) -> Result<(), CacheError> {
-        for path in [self.library_path(generation), self.weights_path(generation)] {
+        for path in self.paths(generation) {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(CacheError::Io { path, source });
@@ -109,7 +131,7 @@ impl FileCache {
     }
 }
 
-fn copy_and_hash(source: &mut File, copy: &mut NamedTempFile) -> io::Result<Sha256> {
+fn copy_and_hash(source: &mut impl Read, copy: &mut NamedTempFile) -> io::Result<Sha256> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {

@@ -10,22 +10,35 @@
 //!
 //! *Deliberately not here*: devices, budgets, who may use a pack, what a base looks like on disk.
 
+mod admission;
 mod base_fit;
+mod completeness;
 mod elf;
 mod error;
 mod file_cache;
+mod file_events;
 mod generation;
+mod index_file;
 mod library;
+mod load_admitted;
+mod load_context;
 mod open_pack;
 mod pack_folder;
+mod pack_index;
+mod pack_summary;
+mod packs_directory;
 mod probe;
+mod stamp;
 mod text;
+mod watched_directory;
 mod weights_file;
 
+pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit};
 pub use base_fit::{
     BaseContext, BaseMismatch, WrongResidentBytes, copies_fit_base, declaration_holds, fits_base,
     resident_bytes,
 };
+pub use completeness::{Examined, examine};
 pub use elf::{ElfInspection, Finding, PackNote, Severity, inspect_library};
 pub use error::{LoadError, LoadFailure, LoadStage, QuarantineReason};
 pub use file_cache::{CacheError, FileCache};
@@ -33,9 +46,16 @@ pub use generation::Generation;
 pub use library::{
     BuildRequest, BuiltPack, LibraryError, LogLine, PackInfo, Unload, build_graph, is_mapped, mapped_regions,
 };
-pub use open_pack::{Inspection, LoadContext, LoadTimings, LoadedPack, inspect, open_pack, probe_pack};
+pub use load_admitted::{LoadTimings, LoadedPack, load_admitted};
+pub use load_context::LoadContext;
+pub use open_pack::{Inspection, inspect, open_pack, probe_pack};
 pub use pack_folder::{FolderError, PackFolder};
+pub use pack_index::{ContextKey, INDEX_FILE, Known, Outcome, PackIndex, ProbeOutcome};
+pub use pack_summary::PackSummary;
+pub use packs_directory::{Candidate, CandidateKind, ScanError, candidate, candidates};
 pub use probe::{
     CycleReport, PROBE_ARGUMENT, ProbeError, ProbeLimits, ProbeReport, Prober, probe_child_main,
 };
+pub use stamp::Stamp;
+pub use watched_directory::{Change, WatchOptions, WatchedDirectory};
 pub use weights_file::{WeightsError, WeightsFile, all_weights_have_values, weights_of};

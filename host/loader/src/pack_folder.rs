@@ -1,7 +1,7 @@
 //! A pack as it lies on disk: the manifest, and every file it names, of the stated size and hash.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -18,8 +18,23 @@ pub struct PackFolder {
     pub path: PathBuf,
     /// Its manifest.
     pub manifest: PackManifest,
+    /// The manifest as it was read: what its generation covers and what a signature signs.
+    pub manifest_bytes: Vec<u8>,
     /// Its identity.
     pub generation: Generation,
+}
+
+/// A folder whose manifest was read, while no file that it names was looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct StatedPack {
+    /// The folder, without symbolic links.
+    pub(crate) path: PathBuf,
+    /// Its manifest.
+    pub(crate) manifest: PackManifest,
+    /// The manifest as it was read.
+    pub(crate) manifest_bytes: Vec<u8>,
+    /// The identity that it has if every file is what the manifest says.
+    pub(crate) generation: Generation,
 }
 
 /// Why a folder is no sound pack.
@@ -78,20 +93,7 @@ impl PackFolder {
     /// # Errors
     /// The first file that is not as the manifest says.
     pub fn read(path: &Path) -> Result<Self, FolderError> {
-        let path =
-            path.canonicalize().map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
-        let manifest_path = path.join(PACK_MANIFEST_FILE);
-        let bytes = read_manifest(&path, &manifest_path)?;
-        let manifest = PackManifest::parse_bytes(&bytes).map_err(|error| error.in_file(&manifest_path))?;
-        for record in manifest.files() {
-            verify(&path, &record)?;
-        }
-        if let Some(signer) = &manifest.signer {
-            open_inside(&path, &signer.signature.in_folder(&path))?;
-        }
-        let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
-        let generation = Generation::new(&Sha256::of_bytes(&bytes), &manifest.library.sha256, weights);
-        Ok(Self { path, manifest, generation })
+        StatedPack::read(path)?.verify()
     }
 
     /// Where the library lies.
@@ -115,6 +117,58 @@ impl PackFolder {
         let weights = self.manifest.weights.as_ref();
         weights.map(|weights| open_inside(&self.path, &weights.file.in_folder(&self.path))).transpose()
     }
+}
+
+impl StatedPack {
+    /// Reads the manifest of the folder at `path`.
+    ///
+    /// # Errors
+    /// The folder or the manifest can't be read, or the manifest is invalid.
+    pub(crate) fn read(path: &Path) -> Result<Self, FolderError> {
+        let path =
+            path.canonicalize().map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+        let manifest_path = path.join(PACK_MANIFEST_FILE);
+        let manifest_bytes = read_manifest(&path, &manifest_path)?;
+        let manifest = parse(&manifest_bytes, &manifest_path)?;
+        Ok(Self { generation: generation_of(&manifest, &manifest_bytes), path, manifest, manifest_bytes })
+    }
+
+    /// Reads a manifest that lies alone: the copy of one whose files are copies too.
+    ///
+    /// # Errors
+    /// It can't be read or is invalid.
+    pub(crate) fn read_copy(manifest_path: &Path) -> Result<Self, FolderError> {
+        let folder = manifest_path.parent().unwrap_or(Path::new("/")).to_owned();
+        let manifest_bytes = fs::read(manifest_path)
+            .map_err(|source| FolderError::Read { path: manifest_path.to_owned(), source })?;
+        let manifest = parse(&manifest_bytes, manifest_path)?;
+        let generation = generation_of(&manifest, &manifest_bytes);
+        Ok(Self { path: folder, manifest, manifest_bytes, generation })
+    }
+
+    /// Hashes every file that the manifest names.
+    ///
+    /// # Errors
+    /// The first file that is not as the manifest says.
+    pub(crate) fn verify(self) -> Result<PackFolder, FolderError> {
+        let Self { path, manifest, manifest_bytes, generation } = self;
+        for record in manifest.files() {
+            verify(&path, &record)?;
+        }
+        if let Some(signer) = &manifest.signer {
+            open_inside(&path, &signer.signature.in_folder(&path))?;
+        }
+        Ok(PackFolder { path, manifest, manifest_bytes, generation })
+    }
+}
+
+fn parse(bytes: &[u8], path: &Path) -> Result<PackManifest, FolderError> {
+    Ok(PackManifest::parse_bytes(bytes).map_err(|error| error.in_file(path))?)
+}
+
+fn generation_of(manifest: &PackManifest, bytes: &[u8]) -> Generation {
+    let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
+    Generation::new(&Sha256::of_bytes(bytes), &manifest.library.sha256, weights)
 }
 
 fn read_manifest(folder: &Path, path: &Path) -> Result<Vec<u8>, FolderError> {
@@ -150,7 +204,7 @@ fn verify(folder: &Path, record: &FileRecord) -> Result<(), FolderError> {
 }
 
 /// Opens a regular file of the folder; a pipe or device is refused without waiting for it.
-fn open_inside(folder: &Path, path: &Path) -> Result<File, FolderError> {
+pub(crate) fn open_inside(folder: &Path, path: &Path) -> Result<File, FolderError> {
     let read_error = |source| FolderError::Read { path: path.to_owned(), source };
     let target = path.canonicalize().map_err(read_error)?;
     if target.parent() != Some(folder) {

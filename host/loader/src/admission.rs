@@ -1,0 +1,252 @@
+//! From a folder to a pack that may be loaded: everything that is found out once a generation.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use manifests::{PackManifest, Sha256};
+use modularbase_graph::Graph;
+
+use crate::{
+    Generation,
+    base_fit::{BaseContext, fits_base},
+    elf::{ElfInspection, Finding, PackNote},
+    error::{LoadError, LoadFailure},
+    file_cache::{CacheError, FileCache},
+    library::Unload,
+    load_context::LoadContext,
+    open_pack::inspect_folder,
+    pack_folder::PackFolder,
+    pack_index::{Known, Outcome, ProbeOutcome},
+    pack_summary::PackSummary,
+    stamp::Stamp,
+};
+
+/// A station that a pack has passed on its way to being registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdmissionStage {
+    /// Files as the manifest says, signature as the policy asks, fits the base.
+    Verified,
+    /// Nothing in the library's file speaks against it.
+    Inspected,
+    /// Copies lie in the cache.
+    Cached,
+    /// A child process has opened the library and built its graph, now or earlier.
+    Probed,
+}
+
+/// Where an admission spent its time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AdmissionTimings {
+    /// Reading and hashing.
+    pub verify: Duration,
+    /// Looking into the library's file.
+    pub inspect: Duration,
+    /// Copying to the cache, or finding it there.
+    pub cache: Duration,
+    /// The child process; next to nothing when this generation was probed before.
+    pub probe: Duration,
+}
+
+/// A pack that may be loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// Its identity.
+    pub generation: Generation,
+    /// What its manifest says, its warnings, who signed it.
+    pub summary: Arc<PackSummary>,
+    /// Its folder, without symbolic links.
+    pub folder: PathBuf,
+    /// Where the time went.
+    pub timings: AdmissionTimings,
+    /// Whether a child process was started for it.
+    pub was_probed: bool,
+}
+
+impl Admitted {
+    /// What the index keeps of it.
+    pub fn known(&self) -> Known {
+        Known { generation: self.generation, summary: Arc::clone(&self.summary), outcome: Outcome::Admitted }
+    }
+}
+
+/// Verifies a folder and finds out whether its pack may be loaded: hashes, signature, fit to the base, ELF inspection,
+/// copies in the cache, first contact in a child process unless the index knows what that gave. `on_stage` is told of
+/// each station and what it took. The verdict is kept in the index, unless another attempt may give another one.
+///
+/// # Errors
+/// The stage it stopped at and why.
+pub fn admit(
+    folder: &Path,
+    context: &LoadContext,
+    on_stage: &mut dyn FnMut(AdmissionStage, Duration),
+) -> Result<Admitted, LoadError> {
+    let start = Instant::now();
+    let before = Stamp::of(folder).ok();
+    let pack = PackFolder::read(folder).map_err(|error| LoadError::of_folder(folder, error))?;
+    let admission = Admission { start, context, on_stage, timings: AdmissionTimings::default() };
+    let result = admission.run(&pack);
+    // Only a stamp that was settled before the files were read, and is the same after, stands for what was read.
+    let settled = before.filter(|stamp| {
+        stamp.is_settled(SystemTime::now() - start.elapsed()) && Stamp::of(&pack.path).ok() == Some(*stamp)
+    });
+    if let Some(stamp) = settled
+        && let Some(known) = verdict(&pack, &result)
+    {
+        context.index().remember(&pack.path, &stamp, known);
+    }
+    result.map_err(|failure| LoadError::of_pack(&pack.manifest, pack.generation, failure))
+}
+
+fn verdict(pack: &PackFolder, result: &Result<Admitted, LoadFailure>) -> Option<Known> {
+    match result {
+        Ok(admitted) => Some(admitted.known()),
+        Err(failure) => failure.is_lasting().then(|| Known {
+            generation: pack.generation,
+            summary: PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), Vec::new(), None).into(),
+            outcome: Outcome::Refused(failure.quarantine_reason()),
+        }),
+    }
+}
+
+struct Admission<'a> {
+    start: Instant,
+    context: &'a LoadContext,
+    on_stage: &'a mut dyn FnMut(AdmissionStage, Duration),
+    timings: AdmissionTimings,
+}
+
+impl Admission<'_> {
+    fn run(mut self, pack: &PackFolder) -> Result<Admitted, LoadFailure> {
+        let context = self.context;
+        let signer = judge(pack)?;
+        fits_base(&pack.manifest, &context.base)?;
+        self.timings.verify = self.passed(AdmissionStage::Verified);
+
+        let elf = inspect_folder(pack)?;
+        admissible(&pack.manifest, &elf, &context.base)?;
+        self.timings.inspect = self.passed(AdmissionStage::Inspected);
+
+        let library = cache_files(pack, &context.cache)?;
+        self.timings.cache = self.passed(AdmissionStage::Cached);
+
+        let contact = first_contact(context, pack.generation, &pack.manifest, &library)?;
+        self.timings.probe = self.passed(AdmissionStage::Probed);
+
+        let mut warnings: Vec<String> = elf.warnings().map(ToString::to_string).collect();
+        if contact.unload == Unload::Pinned {
+            warnings.push(
+                "its library stays mapped once it was opened, so another version of it needs a restart"
+                    .to_owned(),
+            );
+        }
+        let summary = PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), warnings, signer);
+        Ok(Admitted {
+            generation: pack.generation,
+            summary: summary.into(),
+            folder: pack.path.clone(),
+            timings: self.timings,
+            was_probed: contact.now,
+        })
+    }
+
+    fn passed(&mut self, stage: AdmissionStage) -> Duration {
+        let took = self.start.elapsed();
+        self.start = Instant::now();
+        (self.on_stage)(stage, took);
+        took
+    }
+}
+
+/// Who signed the pack, in words, if the policy takes it.
+fn judge(_pack: &PackFolder) -> Result<Option<String>, LoadFailure> {
+    Ok(None)
+}
+
+/// What can be said against a pack before anything of it runs.
+pub(crate) fn admissible(
+    manifest: &PackManifest,
+    elf: &ElfInspection,
+    base: &BaseContext,
+) -> Result<(), LoadFailure> {
+    fits_base(manifest, base)?;
+    let refusals: Vec<Finding> = elf.refusals().cloned().collect();
+    if !refusals.is_empty() {
+        return Err(LoadFailure::Inspection(refusals));
+    }
+    elf.note.as_ref().map_or(Ok(()), |note| agrees(manifest, note))
+}
+
+fn agrees(manifest: &PackManifest, note: &PackNote) -> Result<(), LoadFailure> {
+    let pairs = [
+        ("ABI", manifest.abi.version.major.to_string(), note.abi_major.to_string()),
+        ("opset", manifest.abi.opset.to_string(), note.opset.to_string()),
+        ("target", manifest.abi.target.to_string(), note.target.clone()),
+    ];
+    match pairs.into_iter().find(|(_, manifest, library)| manifest != library) {
+        Some((what, manifest, library)) => Err(LoadFailure::Contradiction { what, manifest, library }),
+        None => Ok(()),
+    }
+}
+
+/// Copies library, weights and manifest to the cache; gives the library's absolute path there.
+fn cache_files(pack: &PackFolder, cache: &FileCache) -> Result<PathBuf, LoadFailure> {
+    let library = cached_library(pack, cache)?;
+    if let (Some(record), Some(mut file)) = (&pack.manifest.weights, pack.open_weights()?) {
+        cache.store(&cache.weights_path(pack.generation), &mut file, &record.sha256)?;
+    }
+    let manifest = cache.manifest_path(pack.generation);
+    let digest = Sha256::of_bytes(&pack.manifest_bytes);
+    cache.store(&manifest, &mut pack.manifest_bytes.as_slice(), &digest)?;
+    Ok(library)
+}
+
+/// Copies the library to the cache; gives its absolute path there, since a child works in another folder.
+pub(crate) fn cached_library(pack: &PackFolder, cache: &FileCache) -> Result<PathBuf, LoadFailure> {
+    let path = cache.library_path(pack.generation);
+    cache.store(&path, &mut pack.open_library()?, &pack.manifest.library.sha256)?;
+    let absolute = path.canonicalize();
+    Ok(absolute.map_err(|source| CacheError::Io { path, source })?)
+}
+
+struct Contact {
+    unload: Unload,
+    /// Not known from earlier.
+    now: bool,
+}
+
+fn first_contact(
+    context: &LoadContext,
+    generation: Generation,
+    manifest: &PackManifest,
+    library: &Path,
+) -> Result<Contact, LoadFailure> {
+    match context.index().probed(generation) {
+        Some(ProbeOutcome::Passed { unload, .. }) => return Ok(Contact { unload, now: false }),
+        Some(ProbeOutcome::Failed(reason)) => return Err(LoadFailure::RefusedBefore(reason)),
+        None => {}
+    }
+    match context.prober.probe(library, &context.config_for(manifest), 0) {
+        Ok(report) => {
+            let passed = ProbeOutcome::Passed { graph: graph_digest(&report.graph), unload: report.unload };
+            context.index().remember_probe(generation, passed);
+            Ok(Contact { unload: report.unload, now: true })
+        }
+        Err(error) => {
+            let failure = LoadFailure::from(error);
+            if failure.is_lasting() {
+                let failed = ProbeOutcome::Failed(failure.quarantine_reason());
+                context.index().remember_probe(generation, failed);
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Equal for equal graphs, in every process.
+pub(crate) fn graph_digest(graph: &Graph) -> Sha256 {
+    // A graph came from a child as JSON, so it can be written as JSON.
+    Sha256::of_bytes(&serde_json::to_vec(graph).unwrap_or_default())
+}

@@ -1,0 +1,62 @@
+//! What loading needs to know of the host.
+
+use std::sync::OnceLock;
+
+use manifests::{PackManifest, Sha256};
+use pack_abi::AbiNote;
+use pack_sdk::config_json;
+
+use crate::{
+    base_fit::BaseContext,
+    file_cache::FileCache,
+    pack_index::{ContextKey, PackIndex},
+    probe::Prober,
+};
+
+/// Rises when this crate judges packs differently, so that verdicts of an earlier version are found out anew.
+const VERDICTS_VERSION: u32 = 1;
+
+/// What loading needs to know of the host.
+#[derive(Debug)]
+pub struct LoadContext {
+    /// Where copies of libraries and weights are kept, and the index of known packs.
+    pub cache: FileCache,
+    /// The base that serves.
+    pub base: BaseContext,
+    /// Makes the first contact with each library.
+    pub prober: Prober,
+    index: OnceLock<PackIndex>,
+}
+
+impl LoadContext {
+    /// A context for `base`, with copies in `cache` and `prober` for the first contact.
+    pub fn new(cache: FileCache, base: BaseContext, prober: Prober) -> Self {
+        Self { cache, base, prober, index: OnceLock::new() }
+    }
+
+    /// The JSON text that a pack's `build` gets.
+    pub fn config_for(&self, manifest: &PackManifest) -> String {
+        config_json(&self.base.shape, self.base.slot, &manifest.config_json())
+    }
+
+    /// What is known of packs from earlier, for this context. It is read from the cache folder at the first call.
+    pub fn index(&self) -> &PackIndex {
+        self.index.get_or_init(|| PackIndex::open(self.cache.folder(), self.key()))
+    }
+
+    /// Everything beside a pack's own files that a verdict on it depends on: base, trust, ABI, and how this crate
+    /// judges.
+    pub fn key(&self) -> ContextKey {
+        let base = &self.base;
+        let version = base.version.as_ref().map(ToString::to_string).unwrap_or_default();
+        let note = AbiNote::current();
+        let parts = [
+            VERDICTS_VERSION.to_string(),
+            format!("{} {}", note.abi_major, note.opset),
+            base.fingerprint.to_string(),
+            version,
+            config_json(&base.shape, base.slot, &serde_json::Value::Null),
+        ];
+        ContextKey(Sha256::of_bytes(parts.join("\0").as_bytes()))
+    }
+}
