@@ -13,7 +13,7 @@ pub enum ResidenceState {
     Leased,
     /// In use, and retired: it goes when its last lease ends.
     Draining,
-    /// On its way out; its bytes are not back yet.
+    /// On its way out; its bytes are coming back, or just have.
     Evicting,
 }
 

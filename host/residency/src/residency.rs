@@ -170,6 +170,11 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         self.shared.state().residence(key)
     }
 
+    /// How many keys anything is remembered of, on the device or not; [`Residency::forget`] makes it fewer.
+    pub fn remembered(&self) -> usize {
+        self.shared.state().entries.len()
+    }
+
     /// Counts since the start.
     pub fn totals(&self) -> ResidencyTotals {
         self.shared.state().totals
