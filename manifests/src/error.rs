@@ -14,6 +14,14 @@ pub enum ManifestError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The file could not be written.
+    #[error("{path}: can't be written: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The file was read and its content is wrong.
     #[error(transparent)]
     Invalid(Box<Refusal>),
@@ -65,10 +73,10 @@ impl ManifestError {
         self
     }
 
-    /// The fault's place and reason; `None` when the file could not be read.
+    /// The fault's place and reason; `None` when the file could not be read or written.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Read { .. } => None,
+            Self::Read { .. } | Self::Write { .. } => None,
             Self::Invalid(refusal) => Some(refusal),
         }
     }

@@ -21,6 +21,7 @@ mod host_config;
 mod json_schema;
 mod mixture;
 mod names;
+mod operator_wishes;
 mod pack_manifest;
 mod pack_source;
 mod packs_config;
@@ -44,6 +45,7 @@ pub use host_config::{DEFAULT_BASE, HostConfig, HostSettings};
 pub use json_schema::{base_schema, host_schema, pack_schema, pack_source_schema, schema_files};
 pub use mixture::MixtureChoice;
 pub use names::{FileName, PackId, PackName, RelativePath, TargetTriple};
+pub use operator_wishes::OperatorWishes;
 pub use pack_manifest::{
     AbiRequirement, BaseFingerprint, BaseRequirement, FileRecord, Fusion, MAX_DECLARED_BYTES,
     MemoryDeclaration, PACK_MANIFEST_FILE, PackIdentity, PackKind, PackManifest, Signer, WeightsRecord,
