@@ -1,9 +1,12 @@
 //! What an operator is shown of packs, memory and events. These types travel over the control socket.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use manifests::PackKind;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::PackState;
 
@@ -13,6 +16,7 @@ pub struct PackReport {
     /// Its manifest's name; the file's or folder's own where there is no sound manifest yet.
     pub name: String,
     /// The folder or archive.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// Its manifest's id.
     pub id: Option<String>,
@@ -56,6 +60,15 @@ pub struct PackReport {
     pub warnings: Vec<String>,
 }
 
+/// A file's name need not be UTF-8; one such file must not keep the whole report from an operator.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn as_text_if_any<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.display().to_string()).serialize(serializer)
+}
+
 /// A change of a pack's state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackEvent {
@@ -88,6 +101,7 @@ pub struct HostStatus {
     /// Name of the device.
     pub device: String,
     /// The watched folder.
+    #[serde(serialize_with = "as_text_if_any")]
     pub packs_dir: Option<PathBuf>,
     /// Device memory for everything, bytes.
     pub budget_bytes: u64,
