@@ -420,8 +420,15 @@ pub(crate) fn figure_problems(
             problems.push(Problem::new(&["evaluation", domain, measure], message));
         }
     }
-    if signer.is_some_and(|signer| signer.key_id.trim().is_empty()) {
-        problems.push(Problem::new(&["signer", "key_id"], "key_id is empty"));
+    if let Some(signer) = signer {
+        let key_id = &signer.key_id;
+        if key_id.trim().is_empty() {
+            problems.push(Problem::new(&["signer", "key_id"], "key_id is empty"));
+        } else if key_id.len() > 128 || key_id.chars().any(char::is_control) {
+            // It is shown to people, on terminals too.
+            let message = format!("key_id {} must have at most 128 bytes, all printable", quoted(key_id));
+            problems.push(Problem::new(&["signer", "key_id"], message));
+        }
     }
     if let Some(key) = crate::config_table::first_non_finite(config) {
         let mut path = vec!["config"];

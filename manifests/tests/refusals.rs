@@ -381,8 +381,10 @@ fn figures_and_config_numbers_must_be_finite() {
 }
 
 #[test]
-fn an_empty_key_id_is_refused() {
+fn an_empty_key_id_and_one_that_a_terminal_would_obey_are_refused() {
     check(&pack("\"example\"", "\"\""), 47, 10, "key_id is empty");
+    check(&pack("\"example\"", "\"a\\u001b[2Jb\""), 47, 10, "at most 128 bytes, all printable");
+    check(&pack("\"example\"", &format!("\"{}\"", "x".repeat(129))), 47, 10, "at most 128 bytes");
 }
 
 #[test]

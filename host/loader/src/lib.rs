@@ -30,6 +30,7 @@ mod packs_directory;
 mod probe;
 mod stamp;
 mod text;
+mod trust;
 mod watched_directory;
 mod weights_file;
 
@@ -57,5 +58,6 @@ pub use probe::{
     CycleReport, PROBE_ARGUMENT, ProbeError, ProbeLimits, ProbeReport, Prober, probe_child_main,
 };
 pub use stamp::Stamp;
+pub use trust::{MAX_SIGNATURE_BYTES, Signature, TrustError, TrustPolicy};
 pub use watched_directory::{Change, WatchOptions, WatchedDirectory};
 pub use weights_file::{WeightsError, WeightsFile, all_weights_have_values, weights_of};
