@@ -8,7 +8,7 @@ use crate::attention_prefill::{PrefillSizes, PrefillTile};
 use crate::chunk_scheduler::ChunkScheduler;
 use crate::error::{KernelError, check_length, checked_mul};
 use crate::linear::SharedPointer;
-use crate::scratch::{Scratch, reserve};
+use crate::scratch::{Scratch, ScratchSizes, reserve};
 use crate::simd::{Kernel, LANES, Simd, launch};
 use crate::thread_pool::ThreadPool;
 
@@ -183,10 +183,7 @@ pub fn attention(
     let too_large = KernelError::TooLarge { rows: partial_values, cols: shape.head_dim };
     let bytes = checked_mul(partial_values, size_of::<f32>())?;
     reserve(&mut scratch.partials, bytes).ok_or(too_large.clone())?;
-    // Each worker: working memory, and partial results that need no merging.
-    let working = sizes.values().max(decode_workspace(shape.head_dim));
-    let own_vectors = sizes.queries.max(shape.heads);
-    let worker_values = (working + own_vectors * each).next_multiple_of(LANES);
+    let (working, worker_values) = worker_values(shape, sizes);
     let bytes = checked_mul(checked_mul(worker_values, pool.threads())?, size_of::<f32>())?;
     reserve(&mut scratch.workers, bytes).ok_or(too_large)?;
 
@@ -232,46 +229,113 @@ pub fn attention(
     Ok(())
 }
 
-/// Lists the units of a call, costly ones first, and returns how many values their partial results take.
+/// f32 values of each worker's memory: what the kernels work in, and all, partial results that need no merging
+/// included.
+fn worker_values(shape: AttentionShape, sizes: PrefillSizes) -> (usize, usize) {
+    let working = sizes.values().max(decode_workspace(shape.head_dim));
+    let own_vectors = sizes.queries.max(shape.heads);
+    (working, (working + own_vectors * Partial::values(shape.head_dim)).next_multiple_of(LANES))
+}
+
+/// Working memory that is enough for any [`attention`] call of `rows` query rows in at most `sequences` sequences of up
+/// to `tokens` tokens each.
+pub fn attention_scratch(
+    threads: usize,
+    shape: AttentionShape,
+    rows: usize,
+    sequences: usize,
+    tokens: usize,
+) -> ScratchSizes {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    let group = heads.checked_div(kv_heads).unwrap_or(1);
+    let sizes = PrefillSizes::new(TILE_QUERIES.max(group), head_dim);
+    let tile_rows = tile_rows(group);
+    let sequences = sequences.min(rows);
+    // Sequences of few rows are cut into parts of a chunk each, the others are not.
+    let few = rows.min(sequences * FEW_ROWS);
+    let parts = tokens.div_ceil(CHUNK);
+    let few_tiles = few.min(sequences * FEW_ROWS.div_ceil(tile_rows));
+    let tiles = rows / tile_rows + sequences;
+    ScratchSizes {
+        partials: size_of::<f32>() * few * heads * parts * Partial::values(head_dim),
+        workers: size_of::<f32>() * threads * worker_values(shape, sizes).1,
+        pending: size_of::<AtomicUsize>() * (few_tiles + tiles) * kv_heads,
+        units: size_of::<Unit>() * (few_tiles * parts + tiles) * kv_heads,
+        ..ScratchSizes::default()
+    }
+}
+
+/// Query rows that a unit takes together.
+fn tile_rows(group: usize) -> usize {
+    (TILE_QUERIES / group.max(1)).max(1)
+}
+
+/// Some rows of one job, before they are divided among KV heads and parts.
+#[derive(Clone, Copy)]
+struct RowTile {
+    first_row: usize,
+    rows: usize,
+    /// One row, by the kernel for that.
+    single: bool,
+    parts: usize,
+    part_tokens: usize,
+    /// KV heads that a unit takes together.
+    together: usize,
+}
+
+/// The tiles of a job, costly ones first.
+fn row_tiles(job: &AttentionJob<'_>, shape: AttentionShape) -> impl Iterator<Item = RowTile> + use<> {
+    let m = job.q.len() / (shape.heads * shape.head_dim);
+    let (past, kv_len) = (job.past, job.kv_len);
+    let tile_rows = tile_rows(shape.heads / shape.kv_heads.max(1));
+    (0..m).step_by(tile_rows).rev().map(move |first_row| {
+        let rows = tile_rows.min(m - first_row);
+        let seen = if shape.causal { past + first_row + rows } else { kv_len };
+        let single = m == 1 && shape.head_dim.is_multiple_of(LANES);
+        let part_tokens = if m <= FEW_ROWS { CHUNK } else { seen };
+        // A single row's KV heads lie side by side in memory, so some are read together; other rows work long enough
+        // on each tile.
+        let together = if single { (256 / shape.head_dim).clamp(1, shape.kv_heads) } else { 1 };
+        RowTile { first_row, rows, single, parts: seen.div_ceil(part_tokens), part_tokens, together }
+    })
+}
+
+/// Lists the units of a call and returns how many values their partial results take.
 fn plan(jobs: &mut [AttentionJob<'_>], shape: AttentionShape, scratch: &mut Scratch) -> usize {
     scratch.units.clear();
     scratch.pending.clear();
+    let (mut units, mut pending) = (0, 0);
+    for tile in jobs.iter().flat_map(|job| row_tiles(job, shape)) {
+        let groups = shape.kv_heads.div_ceil(tile.together);
+        pending += groups;
+        units += groups * tile.parts;
+    }
+    // Exactly, so that the memory is what [`attention_scratch`] announces.
+    scratch.units.reserve_exact(units);
+    scratch.pending.reserve_exact(pending);
     let mut partial = 0;
     let group = shape.heads / shape.kv_heads.max(1);
-    for (index, job) in jobs.iter_mut().enumerate() {
-        let m = job.q.len() / (shape.heads * shape.head_dim);
-        let out = SharedPointer(job.out.as_mut_ptr());
-        let tile_rows = (TILE_QUERIES / group).max(1);
-        for first_row in (0..m).step_by(tile_rows).rev() {
-            let rows = tile_rows.min(m - first_row);
-            let seen = if shape.causal { job.past + first_row + rows } else { job.kv_len };
-            let single = m == 1 && shape.head_dim.is_multiple_of(LANES);
-            let part_tokens = if m <= FEW_ROWS { CHUNK } else { seen };
-            let parts = seen.div_ceil(part_tokens);
-            // A single row's KV heads lie side by side in memory, so some are read together; other rows work long
-            // enough on each tile.
-            let together = if single { (256 / shape.head_dim).clamp(1, shape.kv_heads) } else { 1 };
+    for (job, found) in jobs.iter_mut().enumerate() {
+        let out = SharedPointer(found.out.as_mut_ptr());
+        for RowTile { first_row, rows, single, parts, part_tokens, together } in row_tiles(found, shape) {
             for kv_head in (0..shape.kv_heads).step_by(together) {
                 let kv_heads = together.min(shape.kv_heads - kv_head);
                 let pending = scratch.pending.len();
                 scratch.pending.push(AtomicUsize::new(parts));
-                for part in 0..parts {
-                    let (job, partial) = (index, partial);
-                    scratch.units.push(Unit {
-                        job,
-                        out,
-                        kv_head,
-                        kv_heads,
-                        first_row,
-                        rows,
-                        single,
-                        part,
-                        parts,
-                        part_tokens,
-                        pending,
-                        partial,
-                    });
-                }
+                scratch.units.extend((0..parts).map(|part| Unit {
+                    job,
+                    out,
+                    kv_head,
+                    kv_heads,
+                    first_row,
+                    rows,
+                    single,
+                    part,
+                    parts,
+                    part_tokens,
+                    pending,
+                    partial,
+                }));
                 if parts > 1 {
                     partial += parts * rows * kv_heads * group * Partial::values(shape.head_dim);
                 }

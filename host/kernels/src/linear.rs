@@ -13,7 +13,7 @@ use crate::linear_kernels::{
 };
 use crate::packed_matrix::Matrix;
 use crate::quantize::BLOCK;
-use crate::scratch::{Scratch, reserve};
+use crate::scratch::{Scratch, ScratchSizes, reserve};
 use crate::simd::{LANES, launch, launch_widest, rows_in_registers, tiles_in_registers};
 use crate::thread_pool::{ThreadPool, split_range};
 use crate::weight_format::WeightFormat;
@@ -91,6 +91,17 @@ pub fn linear(
         multiply(pool, cols, panels, activations, outputs);
     }
     Ok(())
+}
+
+/// Working memory of a [`linear`] call on `[m, cols]` whose weights are all, in part or not `quantized`, and all, in
+/// part or not in `floats`.
+pub fn linear_scratch(m: usize, cols: usize, quantized: bool, floats: bool) -> ScratchSizes {
+    let values = m.saturating_mul(cols);
+    ScratchSizes {
+        quantized: if quantized { (values / BLOCK).saturating_mul(ROW_BLOCK) } else { 0 },
+        panels: if floats { values.saturating_mul(size_of::<f32>()) } else { 0 },
+        ..ScratchSizes::default()
+    }
 }
 
 /// The rearranged activations; a pointer is null where no output needs that form.

@@ -6,6 +6,8 @@
 //! ggml's own four-byte words only have to be moved. Q8_0 is stored with 128 added. Float formats are column after
 //! column of sixteen rows. The last tile is filled up with zero rows.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 
 use crate::aligned::{AlignedBytes, LINE};
@@ -65,7 +67,9 @@ pub struct Matrix {
     rows: usize,
     cols: usize,
     layout: TileLayout,
-    data: AlignedBytes,
+    /// The tiles; those of a larger matrix where this is a part of one.
+    data: Arc<AlignedBytes>,
+    first_tile: usize,
 }
 
 impl Matrix {
@@ -79,12 +83,12 @@ impl Matrix {
         cols: usize,
         values: &[f32],
     ) -> Result<Self, KernelError> {
-        let mut matrix = Self::zeroed(format, rows, cols)?;
+        let mut matrix = Packing::new(format, rows, cols)?;
         check_length("matrix values", checked_mul(rows, cols)?, values.len())?;
         for (row, values) in values.chunks_exact(cols).enumerate() {
             matrix.pack_row(row, values);
         }
-        Ok(matrix)
+        Ok(matrix.finish())
     }
 
     /// Packs rows of a GGUF tensor without loss (but see below for Q4_K). With `row_map`, packed row `i` is source
@@ -106,7 +110,7 @@ impl Matrix {
         if !cols.is_multiple_of(block.width()) {
             return Err(KernelError::GgmlWidth { block, multiple: block.width(), cols });
         }
-        let mut matrix = Self::zeroed(block.packed_format(), rows, cols)?;
+        let mut matrix = Packing::new(block.packed_format(), rows, cols)?;
         let row_bytes = checked_mul(cols / block.width(), block.bytes())?;
         let expected = checked_mul(rows, row_bytes)?;
         let fits =
@@ -126,7 +130,33 @@ impl Matrix {
             let source = row_map.map_or(row, |map| map[row] as usize);
             matrix.pack_ggml_row(row, block, &bytes[source * row_bytes..][..row_bytes]);
         }
-        Ok(matrix)
+        Ok(matrix.finish())
+    }
+
+    /// Rows `first..first + count` as a matrix of their own, to the bit. It shares this one's memory where the rows are
+    /// whole tiles of 16 (or reach the end), and is a copy otherwise: see [`Matrix::shares_memory_with`].
+    ///
+    /// # Errors
+    /// No rows, or rows outside.
+    pub fn row_block(&self, first: usize, count: usize) -> Result<Self, KernelError> {
+        let end = first.checked_add(count).filter(|end| *end <= self.rows);
+        let Some(end) = end else {
+            return Err(KernelError::RowRange { first, count, rows: self.rows });
+        };
+        if count > 0 && first.is_multiple_of(LANES) && (count.is_multiple_of(LANES) || end == self.rows) {
+            let first_tile = self.first_tile + first / LANES;
+            return Ok(Self { rows: count, data: Arc::clone(&self.data), first_tile, ..*self });
+        }
+        let mut part = Packing::new(self.format, count, self.cols)?;
+        for row in 0..count {
+            part.copy_row(row, self, first + row);
+        }
+        Ok(part.finish())
+    }
+
+    /// Whether both lie in the same allocation.
+    pub fn shares_memory_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.data, &other.data)
     }
 
     /// Outputs.
@@ -144,9 +174,9 @@ impl Matrix {
         self.format
     }
 
-    /// Bytes allocated on the heap, exactly.
+    /// Bytes of its tiles: what is allocated on the heap for it, exactly.
     pub fn bytes(&self) -> usize {
-        self.data.len()
+        self.tiles() * self.layout.tile
     }
 
     /// Writes rows `first..first + count` as f32 `[count, cols]` into `out`.
@@ -175,7 +205,7 @@ impl Matrix {
     }
 
     pub(crate) fn data(&self) -> &[u8] {
-        self.data.as_slice()
+        &self.data.as_slice()[self.first_tile * self.layout.tile..][..self.bytes()]
     }
 
     /// Bytes that a matrix of this shape takes on the heap once packed: rows are padded to whole tiles of 16.
@@ -186,10 +216,93 @@ impl Matrix {
         Ok(packed_size(format, rows, cols)?.1)
     }
 
-    fn zeroed(format: WeightFormat, rows: usize, cols: usize) -> Result<Self, KernelError> {
+    fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        let layout = self.layout;
+        let tile = &self.data()[row / LANES * layout.tile..][..layout.tile];
+        let lane = row % LANES;
+        let half_bits = |at: usize| u16::from_le_bytes([tile[at], tile[at + 1]]);
+        let half = |at: usize| f16::from_bits(half_bits(at)).to_f32();
+        match self.format {
+            WeightFormat::F32 => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    let at = 4 * (k * LANES + lane);
+                    *out = f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]);
+                }
+            }
+            WeightFormat::F16 => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = half(2 * (k * LANES + lane));
+                }
+            }
+            WeightFormat::BF16 => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = bf16::from_bits(half_bits(2 * (k * LANES + lane))).to_f32();
+                }
+            }
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
+                for (index, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                    let at = index * layout.block + 2 * lane;
+                    let scale = half(at);
+                    let words = &tile[layout.quants + index * layout.block..];
+                    for (k, out) in out.iter_mut().enumerate() {
+                        let byte = |k: usize| words[k / 4 * LINE + 4 * lane + k % 4];
+                        let low = |k: usize| if k < 16 { byte(k) & 15 } else { byte(k - 16) >> 4 };
+                        *out = match self.format {
+                            WeightFormat::Q8_0 => scale * (f32::from(byte(k)) - 128.0),
+                            WeightFormat::Q4_0 => scale * (f32::from(low(k)) - 8.0),
+                            _ => scale * f32::from(low(k)) + half(at + HALVES),
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A matrix that is being written.
+struct Packing {
+    format: WeightFormat,
+    rows: usize,
+    cols: usize,
+    layout: TileLayout,
+    data: AlignedBytes,
+}
+
+impl Packing {
+    fn new(format: WeightFormat, rows: usize, cols: usize) -> Result<Self, KernelError> {
         let (layout, len) = packed_size(format, rows, cols)?;
         let data = AlignedBytes::zeroed(len).ok_or(KernelError::TooLarge { rows, cols })?;
         Ok(Self { format, rows, cols, layout, data })
+    }
+
+    fn finish(self) -> Matrix {
+        let Self { format, rows, cols, layout, data } = self;
+        Matrix { format, rows, cols, layout, data: Arc::new(data), first_tile: 0 }
+    }
+
+    /// Copies a row of a matrix of the same format and width.
+    fn copy_row(&mut self, row: usize, source: &Matrix, source_row: usize) {
+        let layout = self.layout;
+        let from = &source.data()[source_row / LANES * layout.tile..][..layout.tile];
+        let from_lane = source_row % LANES;
+        let format = self.format;
+        let (to, lane) = self.tile_of(row);
+        let mut copy = |start: usize, end: usize, width: usize| {
+            for at in (start..end).step_by(width * LANES) {
+                let value = &from[at + width * from_lane..][..width];
+                to[at + width * lane..][..width].copy_from_slice(value);
+            }
+        };
+        match format {
+            WeightFormat::F32 => copy(0, layout.tile, 4),
+            WeightFormat::F16 | WeightFormat::BF16 => copy(0, layout.tile, 2),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
+                for block in (0..layout.tile).step_by(layout.block) {
+                    copy(block, block + layout.quants, 2);
+                    copy(block + layout.quants, block + layout.block, 4);
+                }
+            }
+        }
     }
 
     fn tile_of(&mut self, row: usize) -> (&mut [u8], usize) {
@@ -253,48 +366,6 @@ impl Matrix {
                 for (index, source) in bytes.as_chunks::<144>().0.iter().enumerate() {
                     for part in 0..8 {
                         put_affine(tile, layout, lane, 8 * index + part, &quantize::q4_k_part(source, part));
-                    }
-                }
-            }
-        }
-    }
-
-    fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        let layout = self.layout;
-        let tile = &self.data.as_slice()[row / LANES * layout.tile..][..layout.tile];
-        let lane = row % LANES;
-        let half_bits = |at: usize| u16::from_le_bytes([tile[at], tile[at + 1]]);
-        let half = |at: usize| f16::from_bits(half_bits(at)).to_f32();
-        match self.format {
-            WeightFormat::F32 => {
-                for (k, out) in out.iter_mut().enumerate() {
-                    let at = 4 * (k * LANES + lane);
-                    *out = f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]);
-                }
-            }
-            WeightFormat::F16 => {
-                for (k, out) in out.iter_mut().enumerate() {
-                    *out = half(2 * (k * LANES + lane));
-                }
-            }
-            WeightFormat::BF16 => {
-                for (k, out) in out.iter_mut().enumerate() {
-                    *out = bf16::from_bits(half_bits(2 * (k * LANES + lane))).to_f32();
-                }
-            }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
-                for (index, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                    let at = index * layout.block + 2 * lane;
-                    let scale = half(at);
-                    let words = &tile[layout.quants + index * layout.block..];
-                    for (k, out) in out.iter_mut().enumerate() {
-                        let byte = |k: usize| words[k / 4 * LINE + 4 * lane + k % 4];
-                        let low = |k: usize| if k < 16 { byte(k) & 15 } else { byte(k - 16) >> 4 };
-                        *out = match self.format {
-                            WeightFormat::Q8_0 => scale * (f32::from(byte(k)) - 128.0),
-                            WeightFormat::Q4_0 => scale * (f32::from(low(k)) - 8.0),
-                            _ => scale * f32::from(low(k)) + half(at + HALVES),
-                        };
                     }
                 }
             }

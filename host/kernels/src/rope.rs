@@ -33,8 +33,12 @@ impl RopeAngles {
     /// earlier ones; memory is reused. `inverse_frequencies` has `head_dim / 2` entries.
     pub fn set(&mut self, positions: &[u32], inverse_frequencies: &[f32]) {
         self.half = inverse_frequencies.len();
-        self.cos.clear();
-        self.sin.clear();
+        let values = positions.len() * self.half;
+        for table in [&mut self.cos, &mut self.sin] {
+            table.clear();
+            // Exactly, so that the memory is what [`RopeAngles::bytes_for`] announces.
+            table.reserve_exact(values);
+        }
         for position in positions {
             for frequency in inverse_frequencies {
                 let (sin, cos) = f64::from(*position as f32 * frequency).sin_cos();
@@ -42,6 +46,11 @@ impl RopeAngles {
                 self.sin.push(sin as f32);
             }
         }
+    }
+
+    /// Bytes on the heap for so many positions and inverse frequencies.
+    pub fn bytes_for(positions: usize, inverse_frequencies: usize) -> usize {
+        2 * size_of::<f32>() * positions * inverse_frequencies
     }
 
     /// Bytes held on the heap.

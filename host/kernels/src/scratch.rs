@@ -34,6 +34,36 @@ impl Scratch {
     }
 }
 
+/// Bytes of each buffer of a [`Scratch`] once calls of known sizes have been made: what to set aside beforehand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScratchSizes {
+    pub(crate) quantized: usize,
+    pub(crate) panels: usize,
+    pub(crate) partials: usize,
+    pub(crate) workers: usize,
+    pub(crate) pending: usize,
+    pub(crate) units: usize,
+}
+
+impl ScratchSizes {
+    /// What serves either call.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            quantized: self.quantized.max(other.quantized),
+            panels: self.panels.max(other.panels),
+            partials: self.partials.max(other.partials),
+            workers: self.workers.max(other.workers),
+            pending: self.pending.max(other.pending),
+            units: self.units.max(other.units),
+        }
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(self) -> usize {
+        self.quantized + self.panels + self.partials + self.workers + self.pending + self.units
+    }
+}
+
 /// Makes `buffer` at least `len` bytes long; old contents are lost. `None` if that exceeds the address space.
 pub(crate) fn reserve(buffer: &mut AlignedBytes, len: usize) -> Option<()> {
     if buffer.len() < len {

@@ -242,3 +242,32 @@ fn extreme_values_pack_without_panic() {
         }
     }
 }
+
+#[test]
+fn rows_of_a_matrix_are_the_same_to_the_bit_as_a_matrix_of_their_own_shared_or_not() {
+    let (rows, cols) = (80, 64);
+    let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 17.0).collect();
+    let formats = [
+        WeightFormat::F32,
+        WeightFormat::F16,
+        WeightFormat::BF16,
+        WeightFormat::Q8_0,
+        WeightFormat::Q4_0,
+        WeightFormat::Q4_1,
+    ];
+    for format in formats {
+        let matrix = Matrix::from_f32(format, rows, cols, &values).unwrap();
+        for (first, count, shared) in
+            [(16, 32, true), (64, 16, true), (48, 32, true), (16, 30, false), (5, 33, false)]
+        {
+            let part = matrix.row_block(first, count).unwrap();
+            assert_eq!(part.shares_memory_with(&matrix), shared, "{format:?} {first} {count}");
+            assert_eq!(part.bytes(), Matrix::packed_bytes(format, count, cols).unwrap());
+            let (mut found, mut expected) = (vec![0.0; count * cols], vec![0.0; count * cols]);
+            part.dequantize_rows(0, count, &mut found).unwrap();
+            matrix.dequantize_rows(first, count, &mut expected).unwrap();
+            assert_eq!(found, expected, "{format:?} {first} {count}");
+        }
+        assert!(matrix.row_block(70, 11).is_err() && matrix.row_block(3, 0).is_err());
+    }
+}
