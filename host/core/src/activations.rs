@@ -51,9 +51,12 @@ impl Activations {
         self.width
     }
 
-    /// Bytes of the values.
+    /// Bytes allocated for the values.
     pub fn bytes(&self) -> usize {
-        self.rows * self.width * size_of::<f32>()
+        match &self.data {
+            Data::Host(values) => values.capacity() * size_of::<f32>(),
+            Data::Device(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+        }
     }
 
     /// The values in host memory, row by row.
@@ -100,25 +103,42 @@ impl Activations {
         Ok(Self { rows: count, width: self.width, data })
     }
 
-    /// One below the other.
+    /// Its rows in parts of `counts` rows, one after the other. A part that is everything is not copied.
+    ///
+    /// # Errors
+    /// More rows asked for than there are.
+    pub fn split_rows(self, counts: &[usize]) -> Result<Vec<Self>, CoreError> {
+        if *counts == [self.rows] {
+            return Ok(vec![self]);
+        }
+        let mut first = 0;
+        let mut parts = Vec::with_capacity(counts.len());
+        for &count in counts {
+            parts.push(self.slice_rows(first, count)?);
+            first += count;
+        }
+        Ok(parts)
+    }
+
+    /// One below the other. A single part is not copied.
     ///
     /// # Errors
     /// No parts, parts of different widths or on different devices.
-    pub fn concat_rows(parts: &[&Self]) -> Result<Self, CoreError> {
+    pub fn concat_rows(mut parts: Vec<Self>) -> Result<Self, CoreError> {
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
         let Some(first) = parts.first() else {
             return Err(CoreError::mismatch("joined activations", "at least one part", 0));
         };
-        if let [only] = parts {
-            return Ok((*only).clone());
-        }
-        let rows = parts.iter().map(|part| part.rows).sum();
-        if let Some(other) = parts.iter().find(|part| part.width != first.width) {
-            return Err(CoreError::mismatch("joined activations", first.width, other.width));
+        let (width, rows) = (first.width, parts.iter().map(|part| part.rows).sum());
+        if let Some(other) = parts.iter().find(|part| part.width != width) {
+            return Err(CoreError::mismatch("joined activations", width, other.width));
         }
         let data = match &first.data {
             Data::Host(_) => {
-                let mut values = Vec::with_capacity(rows * first.width);
-                for part in parts {
+                let mut values = Vec::with_capacity(rows * width);
+                for part in &parts {
                     values.extend_from_slice(part.host()?);
                 }
                 Data::Host(values)
@@ -128,7 +148,16 @@ impl Activations {
                 Data::Device(Tensor::cat(&tensors, 0)?)
             }
         };
-        Ok(Self { rows, width: first.width, data })
+        Ok(Self { rows, width, data })
+    }
+
+    /// The same with room for `rows` rows in all, so that [`Activations::append`] does not move them. Of no effect on a
+    /// device.
+    pub fn with_room(mut self, rows: usize) -> Self {
+        if let Data::Host(values) = &mut self.data {
+            values.reserve_exact((rows * self.width).saturating_sub(values.len()));
+        }
+        self
     }
 
     /// Appends the rows of `other`.
@@ -136,22 +165,18 @@ impl Activations {
     /// # Errors
     /// As [`Activations::concat_rows`].
     pub fn append(&mut self, other: &Self) -> Result<(), CoreError> {
-        if let (Data::Host(values), Data::Host(more)) = (&mut self.data, &other.data)
-            && self.width == other.width
-        {
-            values.extend_from_slice(more);
-            self.rows += other.rows;
-            return Ok(());
+        if self.width != other.width {
+            return Err(CoreError::mismatch("joined activations", self.width, other.width));
         }
-        *self = Self::concat_rows(&[self, other])?;
-        Ok(())
-    }
-
-    /// Keeps the first `rows` rows.
-    pub fn truncate(&mut self, rows: usize) -> Result<(), CoreError> {
-        if rows < self.rows {
-            *self = self.slice_rows(0, rows)?;
+        match &mut self.data {
+            Data::Host(values) => {
+                let more = other.host()?;
+                values.reserve_exact(more.len());
+                values.extend_from_slice(more);
+            }
+            Data::Device(tensor) => *tensor = Tensor::cat(&[&*tensor, other.tensor()?], 0)?,
         }
+        self.rows += other.rows;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, WeightSpec};
 
-use crate::{Activations, CoreError, KvCache, StoredDtype, StoredTensor, Weight};
+use crate::{Activations, CoreError, KvCache, ScratchNeed, StepSize, StoredDtype, StoredTensor, Weight};
 
 /// How matrices are held on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,6 +111,12 @@ pub trait Backend: Send + Sync {
         graph: &CheckedGraph,
         weights: &mut WeightLookup<'_>,
     ) -> Result<Arc<dyn Plan>, CoreError>;
+
+    /// Bytes that the plan of a graph takes beside its weights, at most: what to reserve before it is compiled.
+    fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize;
+
+    /// Bytes of working memory kept from call to call, as of the end of the last call.
+    fn workspace_bytes(&self) -> usize;
 }
 
 /// An executable graph with its weights.
@@ -129,6 +135,12 @@ pub trait Plan: Send + Sync {
 
     /// Bytes that a cache for `tokens` tokens takes.
     fn cache_bytes(&self, tokens: usize) -> usize;
+
+    /// Bytes of the plan itself: everything it owns beside its weights, which others may share.
+    fn plan_bytes(&self) -> usize;
+
+    /// Working memory for calls of up to `step.rows` rows, at most; the output is not part of it.
+    fn scratch(&self, step: &StepSize) -> ScratchNeed;
 
     /// Runs rows of several sequences of any lengths in one call and appends to their caches.
     ///

@@ -9,7 +9,7 @@ use modularbase_graph::{CheckedGraph, Graph, Init, WeightSpec, infer_shapes};
 use pack_sdk::{BaseShape, SlotRange, base_graphs};
 
 use crate::{
-    Activations, Backend, BaseFile, CoreError, Expert, Plan, PlanInput, SequenceRows, StoredDtype,
+    Activations, Backend, BaseFile, CoreError, Expert, Plan, PlanInput, SequenceRows, StepSize, StoredDtype,
     StoredTensor, Weight, WeightDtype,
 };
 
@@ -139,6 +139,39 @@ impl BaseCore {
             _ => None,
         });
         own.map(|(spec, stored)| self.backend.placed_bytes(&spec.shape, stored, self.dtype)).sum()
+    }
+
+    /// Bytes that the plan of a pack's graph takes beside its weights, at most: what to reserve beforehand.
+    pub fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize {
+        self.backend.plan_bytes_for(graph)
+    }
+
+    /// Bytes of the base's own plans beside its weights.
+    pub fn plan_bytes(&self) -> usize {
+        let whole = self.whole.get();
+        [&self.understanding, &self.fusion, &self.head]
+            .into_iter()
+            .chain(whole)
+            .map(|plan| plan.plan_bytes())
+            .sum()
+    }
+
+    /// Bytes that [`BaseCore::advance`] allocates beside caches, at most: what the executor keeps from call to call and
+    /// what passes between the plans, logits included. `experts` are all that a sequence may use; one that is loaded
+    /// later may need more.
+    pub fn scratch_bytes<'a>(&self, experts: impl IntoIterator<Item = &'a Expert>, step: &StepSize) -> usize {
+        let head_rows = step.logit_rows.min(step.rows);
+        let mut need = self.understanding.scratch(step);
+        need.or(&self.fusion.scratch(step));
+        need.or(&self.head.scratch(&StepSize { rows: head_rows, ..*step }));
+        experts.into_iter().for_each(|expert| need.or(&expert.plan().scratch(step)));
+        need.bytes() + step.passing_bytes(&self.shape)
+    }
+
+    /// Bytes of working memory that the executor keeps from call to call, now: a part of
+    /// [`BaseCore::scratch_bytes`].
+    pub fn workspace_bytes(&self) -> usize {
+        self.backend.workspace_bytes()
     }
 
     /// Makes an expert of a pack's graph. Weights that `file` does not hold and that are copies of the base's are

@@ -45,6 +45,9 @@ pub enum CoreError {
         /// The base's longest context, tokens.
         limit: usize,
     },
+    /// A sequence that has no mixture.
+    #[error("the sequence is detached from its mixture: attach one before the next step")]
+    Detached,
     /// Arguments that do not belong together; a defect of the caller.
     #[error("{what}: expected {expected}, found {found}")]
     Mismatch {

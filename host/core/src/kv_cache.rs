@@ -15,8 +15,8 @@ pub enum KvDtype {
     F16,
 }
 
-/// Room is made for so many tokens at a time: few reallocations, little waste.
-const GROWTH_TOKENS: usize = 256;
+/// Room is made for so many tokens at a time: few reallocations, little waste, and bytes that can be told beforehand.
+pub(crate) const GROWTH_TOKENS: usize = 256;
 
 /// Keys after RoPE and values, `[tokens, kv_heads * head_dim]` a layer.
 #[derive(Debug)]
@@ -70,6 +70,24 @@ impl DeviceRows {
         self.store = Some(store);
         Ok(all)
     }
+
+    /// All rows, `[len, width]`: a view.
+    pub(crate) fn rows(&self) -> Result<Tensor, CoreError> {
+        match &self.store {
+            Some(store) => Ok(store.narrow(0, 0, self.len)?),
+            None => Err(CoreError::mismatch("rows on a device", "at least one", 0)),
+        }
+    }
+
+    /// Forgets all rows from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn bytes(&self) -> usize {
+        self.store.as_ref().map_or(0, |store| store.elem_count() * store.dtype().size_in_bytes())
+    }
 }
 
 impl KvRows {
@@ -102,7 +120,7 @@ impl KvRows {
         match self {
             Self::F32(store) => store.truncate(len * width),
             Self::F16(store) => store.truncate(len * width),
-            Self::Device(rows) => rows.len = rows.len.min(len),
+            Self::Device(rows) => rows.truncate(len),
         }
     }
 
@@ -110,14 +128,13 @@ impl KvRows {
         match self {
             Self::F32(store) => store.capacity() * size_of::<f32>(),
             Self::F16(store) => store.capacity() * size_of::<u16>(),
-            Self::Device(rows) => {
-                rows.store.as_ref().map_or(0, |store| store.elem_count() * store.dtype().size_in_bytes())
-            }
+            Self::Device(rows) => rows.bytes(),
         }
     }
 }
 
-fn make_room<T>(store: &mut Vec<T>, more: usize, width: usize) {
+/// Makes room for `more` values in rows of `width`, for whole steps of [`GROWTH_TOKENS`] rows and not a value more.
+pub(crate) fn make_room<T>(store: &mut Vec<T>, more: usize, width: usize) {
     let needed = store.len() + more;
     if needed > store.capacity() {
         let step = GROWTH_TOKENS * width;

@@ -8,33 +8,40 @@
 #![forbid(unsafe_code)]
 
 mod activations;
+mod advance;
 mod backend;
 mod base_core;
 pub mod base_files;
+mod behind_slot;
 mod chat_template;
 mod cpu;
 mod device;
 mod error;
+mod hidden_states;
 mod kv_cache;
 mod mixture;
 mod sampling;
+mod scratch_need;
 mod sequence;
 mod text_stream;
 mod tokenizer;
 mod weight;
 
 pub use activations::Activations;
+pub use advance::{Advance, CHUNK_ROWS, LogitRows};
 pub use backend::{Backend, Plan, PlanInput, SequenceRows, WeightDtype, WeightLookup};
 pub use base_core::{BaseCore, PackWeights};
 pub use base_files::{BaseFile, BaseFileError, StoredDtype};
+pub use behind_slot::BehindCaches;
 pub use chat_template::{ChatMessage, ChatTemplate};
 pub use cpu::CpuBackend;
 pub use device::TensorBackend;
 pub use error::CoreError;
 pub use kv_cache::{KvCache, KvDtype};
-pub use mixture::{Expert, Mixture};
+pub use mixture::{Expert, Mixture, MixtureKey};
 pub use sampling::{Sampler, SamplingError, SamplingOptions};
-pub use sequence::{Advance, LogitRows, Sequence};
+pub use scratch_need::{ScratchNeed, StepSize};
+pub use sequence::Sequence;
 pub use text_stream::{TextPiece, TextStream};
 pub use tokenizer::{RenderedChat, Tokenizer, TokenizerError};
 pub use weight::{StoredTensor, Weight};

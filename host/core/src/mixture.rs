@@ -1,6 +1,6 @@
 //! Experts and the mixtures they are fused in.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use crate::{CoreError, Plan};
 
@@ -10,11 +10,21 @@ pub struct Expert {
     generation: String,
     plan: Arc<dyn Plan>,
     resident_bytes: usize,
+    /// Last, since fields are dropped in order: the weights go first, then what was set aside for them.
+    held: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl Expert {
     pub(crate) fn new(name: &str, generation: &str, plan: Arc<dyn Plan>, resident_bytes: usize) -> Self {
-        Self { name: name.to_owned(), generation: generation.to_owned(), plan, resident_bytes }
+        let (name, generation) = (name.to_owned(), generation.to_owned());
+        Self { name, generation, plan, resident_bytes, held: Vec::new() }
+    }
+
+    /// Keeps `memory`, such as a reservation of its bytes, until its weights are gone: exactly as long as the last
+    /// `Arc<Expert>` lives, if nobody keeps [`Expert::plan`] beyond that.
+    pub fn holding(mut self, memory: Box<dyn Any + Send + Sync>) -> Self {
+        self.held.push(memory);
+        self
     }
 
     /// The pack's name, for people; never an identity.
@@ -30,6 +40,11 @@ impl Expert {
     /// Device bytes of its own weights; those shared with the base count there.
     pub fn resident_bytes(&self) -> usize {
         self.resident_bytes
+    }
+
+    /// Bytes of its compiled plan beside its weights.
+    pub fn plan_bytes(&self) -> usize {
+        self.plan.plan_bytes()
     }
 
     /// Its executable graph.
@@ -85,10 +100,26 @@ impl Mixture {
         &self.0
     }
 
+    /// What caches made behind the slot under this mixture are keyed by.
+    pub fn key(&self) -> MixtureKey {
+        let part = |(expert, weight): &(Arc<Expert>, f32)| (expert.generation().to_owned(), weight.to_bits());
+        MixtureKey(self.0.iter().map(part).collect())
+    }
+
     /// Whether caches made behind the slot under one mixture are valid under the other: the same generations in the
     /// same order with the same weights, to the bit.
     pub fn same_as(&self, other: &Self) -> bool {
-        let key = |(expert, weight): &(Arc<Expert>, f32)| (expert.generation().to_owned(), weight.to_bits());
-        self.0.len() == other.0.len() && self.0.iter().map(key).eq(other.0.iter().map(key))
+        self.key() == other.key()
+    }
+}
+
+/// The identity of a mixture: its generations in order with their weights, to the bit. Holds no expert.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MixtureKey(Vec<(String, u32)>);
+
+impl MixtureKey {
+    /// The generations in order.
+    pub fn generations(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(generation, _)| generation.as_str())
     }
 }

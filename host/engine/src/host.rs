@@ -1,6 +1,7 @@
 //! The host: one base, one budget, the packs of a folder.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -265,7 +266,7 @@ impl Host {
                 name: name.to_owned(),
                 shape: view.shape().to_vec(),
                 dtype: *stored.get(name)?,
-                bytes: view.data().to_vec().into(),
+                bytes: Cow::Borrowed(view.data()),
             })
         };
         Ok(self.core.compile_expert(loaded.manifest.pack.name.as_str(), generation, &loaded.graph, &own)?)

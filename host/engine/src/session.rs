@@ -15,6 +15,7 @@ use crate::{Answer, AnswerLimits, EngineError, FinishReason, Host, MixturePart, 
 /// A sequence on a host with the memory set aside for it. Prompts that begin as the last one did reuse its caches.
 pub struct Session<'a> {
     host: &'a Host,
+    mixture: Mixture,
     sequence: Sequence,
     memory: Reservation,
 }
@@ -26,18 +27,19 @@ impl<'a> Session<'a> {
     /// Not enough memory for the smallest caches.
     pub fn new(host: &'a Host, mixture: Mixture) -> Result<Self, EngineError> {
         let memory = host.reserve_kv(&mixture, 0)?;
-        Ok(Self { host, sequence: Sequence::new(host.core(), mixture), memory })
+        Ok(Self { host, sequence: Sequence::new(host.core(), mixture.clone()), mixture, memory })
     }
 
     /// The mixture in force.
     pub fn mixture(&self) -> &Mixture {
-        self.sequence.mixture()
+        &self.mixture
     }
 
     /// Changes the mixture for the answers to come. The understanding caches stay; what lies behind the slot is
     /// recomputed.
     pub fn set_mixture(&mut self, mixture: Mixture) {
-        self.sequence.set_mixture(self.host.core(), mixture);
+        self.sequence.set_mixture(self.host.core(), mixture.clone());
+        self.mixture = mixture;
     }
 
     /// Tokens in the caches.
@@ -75,7 +77,7 @@ impl<'a> Session<'a> {
         let started = Instant::now();
         // The last prompt token is always run again: its logits are needed.
         let known = common_prefix(self.sequence.tokens(), prompt).min(prompt.len() - 1);
-        self.sequence.truncate(known)?;
+        self.sequence.truncate(known);
         let mut logits = last_logits(core, &mut self.sequence, &prompt[known..])?;
         let prefill = started.elapsed();
 
@@ -118,7 +120,7 @@ impl<'a> Session<'a> {
             text,
             prompt_tokens: prompt.len(),
             finish_reason,
-            mixture: mixture_parts(self.sequence.mixture()),
+            mixture: mixture_parts(&self.mixture),
             timings: timings(prefill, prompt.len() - known, decode, token_ids.len().saturating_sub(1)),
             token_ids,
         })
@@ -126,7 +128,7 @@ impl<'a> Session<'a> {
 
     /// Sets memory aside for `tokens` tokens.
     fn reserve(&mut self, tokens: usize) -> Result<(), EngineError> {
-        let needed = Sequence::bytes_for(self.host.core(), self.sequence.mixture(), tokens) as u64;
+        let needed = Sequence::bytes_for(self.host.core(), &self.mixture, tokens) as u64;
         Ok(self.memory.resize(needed)?)
     }
 }

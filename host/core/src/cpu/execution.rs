@@ -1,18 +1,20 @@
 //! Runs a lowered graph.
 
 use std::{
-    mem::take,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    mem::{replace, take},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use modularbase_graph::{InputKind, KvLayer, RopeLayout};
 use modularbase_kernels::{
-    self as kernels, AttentionJob, AttentionShape, KvSlice, LinearOutput, Matrix, RopeAngles, Scratch,
-    ThreadPool,
+    self as kernels, AttentionJob, KvSlice, LinearOutput, Matrix, RopeAngles, Scratch, ThreadPool,
 };
 
 use crate::{
-    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, SequenceRows,
+    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
     backend::{check_call, finish_call, positions},
     kv_cache::{KvRows, LayerCache},
 };
@@ -28,12 +30,43 @@ pub(super) struct Workspace {
     scratch: Scratch,
 }
 
+impl Workspace {
+    fn bytes(&self) -> usize {
+        let buffers = self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>();
+        buffers + self.angles.iter().map(RopeAngles::bytes).sum::<usize>() + self.scratch.bytes()
+    }
+}
+
+/// The workspace of an executor: one call runs at a time, and its buffers are kept for the next.
+#[derive(Default)]
+pub(super) struct SharedWorkspace {
+    workspace: Mutex<Workspace>,
+    /// What it held when the last call ended; read without waiting for the call that runs.
+    bytes: AtomicUsize,
+}
+
+impl SharedWorkspace {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the old
+/// memory goes before the new comes.
+fn fit(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.capacity() < len {
+        *buffer = Vec::new();
+        *buffer = vec![0.0; len];
+    }
+    buffer.resize(len, 0.0);
+}
+
 /// A lowered graph on the CPU.
 pub(super) struct CpuPlan {
     program: Program,
     pool: ThreadPool,
     kv_dtype: KvDtype,
-    workspace: Arc<Mutex<Workspace>>,
+    workspace: Arc<SharedWorkspace>,
     /// Inverse frequencies of each distinct rotary embedding.
     frequencies: Vec<Vec<f32>>,
 }
@@ -43,27 +76,42 @@ impl CpuPlan {
         program: Program,
         pool: ThreadPool,
         kv_dtype: KvDtype,
-        workspace: Arc<Mutex<Workspace>>,
+        workspace: Arc<SharedWorkspace>,
     ) -> Self {
         let frequencies = program.ropes.iter().map(|rope| rope.inverse_frequencies()).collect();
         Self { program, pool, kv_dtype, workspace, frequencies }
     }
 
-    /// A workspace that an earlier panic left behind holds no state that matters.
-    fn workspace(&self) -> MutexGuard<'_, Workspace> {
-        self.workspace.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>]) -> Result<Vec<f32>, CoreError> {
         let rows = input.rows();
-        let mut workspace = self.workspace();
-        let Workspace { buffers, angles, scratch } = &mut *workspace;
-        if buffers.len() < self.program.widths.len() {
-            buffers.resize_with(self.program.widths.len(), Vec::new);
+        let (widths, output) = (&self.program.widths, self.program.output);
+        // A workspace that an earlier panic left behind holds no state that matters.
+        let mut workspace = self.workspace.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffers = &mut workspace.buffers;
+        if buffers.len() < widths.len() {
+            buffers.resize_with(widths.len(), Vec::new);
         }
-        for (buffer, width) in buffers.iter_mut().zip(&self.program.widths) {
-            buffer.resize(rows * width, 0.0);
+        for (index, (buffer, width)) in buffers.iter_mut().zip(widths).enumerate() {
+            if index != output {
+                fit(buffer, rows * width);
+            }
         }
+        // The output leaves with the call, so it is a buffer of its own.
+        let kept = replace(&mut buffers[output], vec![0.0; rows * widths[output]]);
+        let result = self.steps(input, sequences, &mut workspace);
+        let values = replace(&mut workspace.buffers[output], kept);
+        self.workspace.bytes.store(workspace.bytes(), Ordering::Relaxed);
+        result.map(|()| values)
+    }
+
+    fn steps(
+        &self,
+        input: PlanInput<'_>,
+        sequences: &mut [SequenceRows<'_>],
+        workspace: &mut Workspace,
+    ) -> Result<(), CoreError> {
+        let rows = input.rows();
+        let Workspace { buffers, angles, scratch } = workspace;
         if let (Some((_, Some(buffer))), PlanInput::Hidden(hidden)) = (self.program.input, input) {
             let values = hidden
                 .as_host()
@@ -78,10 +126,7 @@ impl CpuPlan {
             angles.set(&positions, frequencies);
         }
         let mut call = Call { plan: self, rows, input, sequences, angles, buffers, scratch };
-        for step in &self.program.steps {
-            call.step(step)?;
-        }
-        Ok(take(&mut buffers[self.program.output]))
+        self.program.steps.iter().try_for_each(|step| call.step(step))
     }
 }
 
@@ -234,15 +279,8 @@ impl Call<'_, '_> {
         causal: bool,
         mut out: &mut [f32],
     ) -> Result<(), CoreError> {
-        let layer = self.plan.program.kv_layers[cache];
-        let width = heads * layer.head_dim;
-        let shape = AttentionShape {
-            heads,
-            kv_heads: layer.kv_heads,
-            head_dim: layer.head_dim,
-            scale: 1.0 / (layer.head_dim as f32).sqrt(),
-            causal,
-        };
+        let shape = self.plan.program.attention_shape(cache, heads, causal);
+        let width = heads * shape.head_dim;
         let mut queries = self.buffers[q].as_slice();
         let mut jobs = Vec::with_capacity(self.sequences.len());
         for sequence in self.sequences.iter().filter(|sequence| sequence.rows > 0) {
@@ -355,6 +393,14 @@ impl Plan for CpuPlan {
 
     fn cache_bytes(&self, tokens: usize) -> usize {
         KvCache::host_bytes(self.kv_layers(), self.kv_dtype, tokens)
+    }
+
+    fn plan_bytes(&self) -> usize {
+        size_of::<Self>() + self.program.bytes()
+    }
+
+    fn scratch(&self, step: &StepSize) -> ScratchNeed {
+        self.program.scratch(step, self.pool.threads())
     }
 
     fn forward(

@@ -24,14 +24,27 @@ pub(super) fn lower(graph: &CheckedGraph, weights: &mut WeightLookup<'_>) -> Res
         InputKind::Hidden { .. } => (kind, lowering.input_buffer.or(lowering.buffers[id])),
     });
     let output = lowering.buffer(output)?;
-    Ok(Program {
-        steps: lowering.steps,
-        widths: lowering.widths,
-        input,
-        output,
-        ropes: lowering.ropes,
-        kv_layers: graph.kv_layers().to_vec(),
-    })
+    let Lowering { mut steps, mut widths, mut ropes, weights, copied, .. } = lowering;
+    drop(weights);
+    steps.shrink_to_fit();
+    widths.shrink_to_fit();
+    ropes.shrink_to_fit();
+    let copied_bytes = copied.iter().map(Copied::bytes).sum();
+    Ok(Program { steps, widths, input, output, ropes, kv_layers: graph.kv_layers().to_vec(), copied_bytes })
+}
+
+/// A matrix whose parts are copies.
+struct Copied {
+    whole: Arc<Matrix>,
+    parts: usize,
+}
+
+impl Copied {
+    /// What the copies take, less the original where nobody else uses it.
+    fn bytes(&self) -> usize {
+        let gone = if Arc::strong_count(&self.whole) == 1 { self.whole.bytes() } else { 0 };
+        self.parts.saturating_sub(gone)
+    }
 }
 
 struct Lowering<'a> {
@@ -49,6 +62,7 @@ struct Lowering<'a> {
     readers: Vec<Vec<NodeId>>,
     done: Vec<bool>,
     ropes: Vec<RopeSpec>,
+    copied: Vec<Copied>,
 }
 
 impl<'a> Lowering<'a> {
@@ -79,6 +93,7 @@ impl<'a> Lowering<'a> {
             readers,
             done: vec![false; nodes.len()],
             ropes: Vec::new(),
+            copied: Vec::new(),
         })
     }
 
@@ -231,10 +246,9 @@ impl<'a> Lowering<'a> {
             Op::MoeFfn { experts, top_k } => {
                 let x = self.buffer(inputs[0])?;
                 let router = self.matrix(inputs[1])?;
-                let parts = |matrix: Arc<Matrix>| split_rows(&matrix, *experts);
-                let gate = parts(self.matrix(inputs[2])?)?;
-                let up = parts(self.matrix(inputs[3])?)?;
-                let down = parts(self.matrix(inputs[4])?)?;
+                let gate = self.split_rows(inputs[2], *experts)?;
+                let up = self.split_rows(inputs[3], *experts)?;
+                let down = self.split_rows(inputs[4], *experts)?;
                 let experts = gate
                     .into_iter()
                     .zip(up)
@@ -314,16 +328,17 @@ impl<'a> Lowering<'a> {
         // `done` and not just given a buffer: a product of this very step is not there yet.
         (other != x && self.done[other] && self.uses[other] > 0).then_some((sum, other))
     }
-}
 
-/// Cuts a matrix that stacks `parts` experts into theirs.
-fn split_rows(matrix: &Matrix, parts: usize) -> Result<Vec<Matrix>, CoreError> {
-    let (rows, columns) = (matrix.rows() / parts, matrix.cols());
-    (0..parts)
-        .map(|part| {
-            let mut values = vec![0.0; rows * columns];
-            matrix.dequantize_rows(part * rows, rows, &mut values)?;
-            Ok(Matrix::from_f32(matrix.format(), rows, columns, &values)?)
-        })
-        .collect()
+    /// Cuts a matrix that stacks `parts` experts into theirs.
+    fn split_rows(&mut self, id: NodeId, parts: usize) -> Result<Vec<Matrix>, CoreError> {
+        let whole = self.matrix(id)?;
+        let rows = whole.rows() / parts;
+        let cut: Vec<Matrix> =
+            (0..parts).map(|part| whole.row_block(part * rows, rows)).collect::<Result<_, _>>()?;
+        let copies = cut.iter().filter(|part| !part.shares_memory_with(&whole)).map(Matrix::bytes).sum();
+        if copies > 0 {
+            self.copied.push(Copied { whole, parts: copies });
+        }
+        Ok(cut)
+    }
 }

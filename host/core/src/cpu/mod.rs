@@ -2,9 +2,10 @@
 
 mod execution;
 mod lowering;
+mod program_size;
 mod step;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 use modularbase_graph::CheckedGraph;
@@ -14,14 +15,13 @@ use crate::{
     Backend, CoreError, KvDtype, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
 };
 
-use self::execution::{CpuPlan, Workspace};
+use self::execution::{CpuPlan, SharedWorkspace};
 
 /// Runs graphs on the CPU.
 pub struct CpuBackend {
     pool: ThreadPool,
     kv_dtype: KvDtype,
-    /// One call runs at a time; its buffers are kept for the next.
-    workspace: Arc<Mutex<Workspace>>,
+    workspace: Arc<SharedWorkspace>,
 }
 
 impl CpuBackend {
@@ -75,6 +75,14 @@ impl Backend for CpuBackend {
     ) -> Result<Arc<dyn Plan>, CoreError> {
         let program = lowering::lower(graph, weights)?;
         Ok(Arc::new(CpuPlan::new(program, self.pool.clone(), self.kv_dtype, Arc::clone(&self.workspace))))
+    }
+
+    fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize {
+        program_size::plan_bytes_for(graph)
+    }
+
+    fn workspace_bytes(&self) -> usize {
+        self.workspace.bytes()
     }
 }
 

@@ -55,4 +55,6 @@ pub(super) struct Program {
     /// The distinct rotary embeddings of the graph; their tables are made once a call.
     pub(super) ropes: Vec<RopeSpec>,
     pub(super) kv_layers: Vec<KvLayer>,
+    /// Bytes of weights that had to be copied for it, beyond those of the originals that went.
+    pub(super) copied_bytes: usize,
 }

@@ -5,6 +5,7 @@
 
 mod ops;
 mod plan;
+mod plan_size;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -106,6 +107,16 @@ impl Backend for TensorBackend {
         weights: &mut WeightLookup<'_>,
     ) -> Result<Arc<dyn Plan>, CoreError> {
         Ok(Arc::new(TensorPlan::new(graph.clone(), self.device.clone(), weights)?))
+    }
+
+    fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize {
+        let nodes = graph.graph().nodes.len();
+        size_of::<TensorPlan>() + plan_size::graph_bytes(graph) + plan_size::table_bytes(nodes, nodes)
+    }
+
+    /// candle keeps none.
+    fn workspace_bytes(&self) -> usize {
+        0
     }
 }
 

@@ -6,13 +6,14 @@ use candle_core::{Device, Tensor};
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, NodeId, Op, RopeSpec, Shape};
 
 use crate::{
-    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, SequenceRows, Weight, WeightLookup,
+    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize, Weight,
+    WeightLookup,
     backend::{check_call, finish_call, look_up, positions},
     kv_cache::KvRows,
     weight::TensorMatrix,
 };
 
-use super::ops;
+use super::{ops, plan_size};
 
 /// A checked graph with its weights on a device.
 pub(super) struct TensorPlan {
@@ -223,6 +224,15 @@ impl Plan for TensorPlan {
 
     fn cache_bytes(&self, tokens: usize) -> usize {
         KvCache::host_bytes(self.kv_layers(), KvDtype::F32, tokens)
+    }
+
+    fn plan_bytes(&self) -> usize {
+        let tables = plan_size::table_bytes(self.weights.len(), self.uses.len());
+        size_of::<Self>() + plan_size::graph_bytes(&self.graph) + tables
+    }
+
+    fn scratch(&self, step: &StepSize) -> ScratchNeed {
+        plan_size::scratch(&self.graph, &self.uses, step)
     }
 
     fn forward(
