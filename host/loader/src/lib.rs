@@ -11,6 +11,7 @@
 //! *Deliberately not here*: devices, budgets, who may use a pack, what a base looks like on disk.
 
 mod admission;
+mod archive;
 mod base_fit;
 mod completeness;
 mod elf;
@@ -19,6 +20,7 @@ mod file_cache;
 mod file_events;
 mod generation;
 mod index_file;
+mod install;
 mod library;
 mod load_admitted;
 mod load_context;
@@ -28,6 +30,7 @@ mod pack_index;
 mod pack_summary;
 mod packs_directory;
 mod probe;
+mod staging;
 mod stamp;
 mod text;
 mod trust;
@@ -35,6 +38,7 @@ mod watched_directory;
 mod weights_file;
 
 pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit};
+pub use archive::{ArchiveError, ArchiveFault, archive_manifest, pack_archive, sweep_unpacked, unpack};
 pub use base_fit::{
     BaseContext, BaseMismatch, WrongResidentBytes, copies_fit_base, declaration_holds, fits_base,
     resident_bytes,
@@ -44,6 +48,7 @@ pub use elf::{ElfInspection, Finding, PackNote, Severity, inspect_library};
 pub use error::{LoadError, LoadFailure, LoadStage, QuarantineReason};
 pub use file_cache::{CacheError, FileCache};
 pub use generation::Generation;
+pub use install::{InstallError, Installed, install, remove, sweep_staging};
 pub use library::{
     BuildRequest, BuiltPack, LibraryError, LogLine, PackInfo, Unload, build_graph, is_mapped, mapped_regions,
 };

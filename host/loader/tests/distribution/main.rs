@@ -1,4 +1,6 @@
 //! How packs travel: signed, as archives, and into a packs directory.
 
+mod archives;
+mod installs;
 mod small_pack;
 mod trust;
