@@ -195,6 +195,23 @@ fn bytes_beyond_what_is_kept_for_a_waiter_are_for_everybody() {
 }
 
 #[test]
+fn a_waiter_goes_on_when_the_one_it_was_held_back_for_gives_up() {
+    let ledger = ByteLedger::new(100);
+    let _base = ledger.reserve(Owner::Base, 60).unwrap();
+    thread::scope(|scope| {
+        let large = scope.spawn(|| {
+            let until = Instant::now() + Duration::from_millis(300);
+            ledger.reserve_within(Owner::Kv, 80, until).is_err()
+        });
+        while ledger.reserve(Owner::Scratch, 10).is_ok() && !large.is_finished() {}
+        let started = Instant::now();
+        assert_eq!(ledger.reserve_within(Owner::Scratch, 10, late()).unwrap().bytes(), 10);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert!(large.join().unwrap());
+    });
+}
+
+#[test]
 fn small_requests_on_many_threads_do_not_starve_a_large_one() {
     let ledger = ByteLedger::new(100);
     let done = AtomicBool::new(false);

@@ -170,6 +170,45 @@ fn three_keys_that_fit_one_at_a_time_are_all_served() {
 }
 
 #[test]
+fn two_that_evict_at_once_both_get_their_bytes_and_neither_waits_for_ever() {
+    under_many_schedules(|| {
+        let residency = device(30);
+        for key in [1, 2, 3] {
+            drop(residency.lease(&key, never(), load(&Arc::default())).unwrap());
+        }
+        let caches = [10, 20].map(|bytes| {
+            let residency = residency.clone();
+            thread::spawn(move || residency.reserve(Owner::Kv, bytes, never()).unwrap())
+        });
+        drop(caches.map(|cache| cache.join().unwrap()));
+        assert_empty(&residency);
+        assert_eq!(residency.totals().evictions, 3);
+    });
+}
+
+#[test]
+fn a_budget_that_shrinks_beside_other_evictions_is_kept_by_whoever_ends_last() {
+    under_many_schedules(|| {
+        let residency = device(40);
+        for key in [1, 2, 3, 4] {
+            drop(residency.lease(&key, never(), load(&Arc::default())).unwrap());
+        }
+        let asked = thread::spawn({
+            let residency = residency.clone();
+            move || residency.evict(&3)
+        });
+        let cache = thread::spawn({
+            let residency = residency.clone();
+            move || drop(residency.reserve(Owner::Kv, 10, never()))
+        });
+        residency.set_budget(0);
+        asked.join().unwrap();
+        cache.join().unwrap();
+        assert_empty(&residency);
+    });
+}
+
+#[test]
 fn retiring_what_is_being_leased_lets_nobody_wait_for_ever() {
     under_many_schedules(|| {
         let (residency, there) = (device(10), Arc::new(AtomicUsize::new(0)));

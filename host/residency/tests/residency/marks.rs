@@ -1,4 +1,4 @@
-use std::{sync::mpsc, thread};
+use std::{sync::mpsc, thread, time::Duration};
 
 use modularbase_residency::{EventKind, Eviction, EvictionReason, LeaseError, ResidenceState};
 
@@ -102,6 +102,7 @@ fn a_retire_during_a_load_takes_effect_when_that_ends() {
         });
         begin.recv().unwrap();
         let waiter = scope.spawn(|| is_retired(device.residency.lease(&"a", late(), device.load("a", 60))));
+        thread::sleep(Duration::from_millis(50));
         assert_eq!(device.residency.retire(&"a"), Eviction::Loading);
         assert!(waiter.join().unwrap(), "nobody waits for what takes no leases");
         end.send(()).unwrap();

@@ -1,4 +1,4 @@
-use std::{sync::mpsc, thread};
+use std::{sync::mpsc, thread, time::Duration};
 
 use modularbase_residency::{EventKind, LeaseError, ResidenceState};
 
@@ -54,6 +54,7 @@ fn a_lease_on_what_is_being_prefetched_waits_for_it() {
             begin.recv().unwrap();
             let lease =
                 scope.spawn(|| device.residency.lease(&"a", late(), device.load("a", bytes)).map(drop));
+            thread::sleep(Duration::from_millis(50));
             end.send(()).unwrap();
             assert_eq!(prefetch.join().unwrap(), bytes == 40);
             lease
