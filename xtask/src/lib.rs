@@ -17,8 +17,11 @@ mod cargo_workspace;
 mod ci;
 mod command;
 mod host_binary;
+mod pack_archive;
 mod pack_build;
 mod pack_layout;
+mod pack_sign;
+mod pack_sign_keys;
 mod pack_template;
 mod pack_verify;
 mod run;
@@ -32,7 +35,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use cargo_workspace::{CargoWorkspace, CdylibPackage};
+pub use pack_archive::archive_pack;
 pub use pack_layout::{HostHelp, PackParts, lay_out};
+pub use pack_sign::sign_pack;
+pub use pack_sign_keys::generate_keys;
 pub use pack_template::{NewPack, SdkSource};
 
 /// The command line.
@@ -106,6 +112,36 @@ enum PackCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a pair of keys for signing packs: NAME.key and NAME.pub.
+    Keygen {
+        /// What hosts and manifests call the key.
+        name: String,
+        /// The folder for the two files.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+        /// Leave the secret key without a password; whoever reads the file can sign.
+        #[arg(long)]
+        no_password: bool,
+    },
+    /// Sign a laid-out pack: [signer] in its manifest, and the signature beside it.
+    Sign {
+        /// The laid-out folder.
+        dir: PathBuf,
+        /// The secret key that `pack keygen` made.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// What hosts call the key (default: the manifest's name for it, else the name of FILE).
+        #[arg(long, value_name = "KEY_ID")]
+        name: Option<String>,
+    },
+    /// Put a laid-out pack into one file that can be dropped into a packs directory.
+    Archive {
+        /// The laid-out folder.
+        dir: PathBuf,
+        /// The file (default: `NAME-VERSION.mbpack` here).
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Runs the command line of this process; errors go to stderr with their causes.
@@ -143,6 +179,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Pack(PackCommand::Build { pack, out }) => pack_build::build(pack.as_deref(), out.as_deref()),
         Command::Pack(PackCommand::Verify { dir, json }) => pack_verify::verify(dir.as_deref(), json),
+        Command::Pack(PackCommand::Keygen { name, out, no_password }) => {
+            pack_sign_keys::keygen(&name, &out, no_password)
+        }
+        Command::Pack(PackCommand::Sign { dir, key, name }) => pack_sign::sign(&dir, &key, name.as_deref()),
+        Command::Pack(PackCommand::Archive { dir, out }) => pack_archive::archive(&dir, out.as_deref()),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Ci => ci::ci(),
         Command::Schema { check } => schema::schema(check),
