@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use manifests::{PackManifest, Sha256};
@@ -84,16 +84,34 @@ pub fn admit(
     on_stage: &mut dyn FnMut(AdmissionStage, Duration),
 ) -> Result<Admitted, LoadError> {
     let start = Instant::now();
-    let before = Stamp::of(folder).ok();
     let pack = PackFolder::read(folder).map_err(|error| LoadError::of_folder(folder, error))?;
+    admit_since(start, &pack, context, on_stage)
+}
+
+/// As [`admit`], of a folder that was found complete; see `examine`.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_complete(
+    pack: &PackFolder,
+    context: &LoadContext,
+    on_stage: &mut dyn FnMut(AdmissionStage, Duration),
+) -> Result<Admitted, LoadError> {
+    admit_since(Instant::now(), pack, context, on_stage)
+}
+
+fn admit_since(
+    start: Instant,
+    pack: &PackFolder,
+    context: &LoadContext,
+    on_stage: &mut dyn FnMut(AdmissionStage, Duration),
+) -> Result<Admitted, LoadError> {
     let admission = Admission { start, context, on_stage, timings: AdmissionTimings::default() };
-    let result = admission.run(&pack);
-    // Only a stamp that was settled before the files were read, and is the same after, stands for what was read.
-    let settled = before.filter(|stamp| {
-        stamp.is_settled(SystemTime::now() - start.elapsed()) && Stamp::of(&pack.path).ok() == Some(*stamp)
-    });
-    if let Some(stamp) = settled
-        && let Some(known) = verdict(&pack, &result)
+    let result = admission.run(pack);
+    // Only a stamp that is the same before and after stands for what was read between.
+    if let Some(stamp) = pack.stamp
+        && Stamp::of(&pack.path).ok() == Some(stamp)
+        && let Some(known) = verdict(pack, &result)
     {
         context.index().remember(&pack.path, &stamp, known);
     }

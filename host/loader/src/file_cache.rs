@@ -4,11 +4,13 @@
 //! gives the old library while that is open. A copy named by the generation has neither trouble.
 
 use std::{
-    fs::{self, File, Permissions},
+    collections::{BTreeSet, HashMap},
+    ffi::OsStr,
+    fs::{self, File, Metadata, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use manifests::Sha256;
@@ -17,10 +19,24 @@ use tempfile::NamedTempFile;
 
 use crate::Generation;
 
+/// How names of copies begin that are still being written.
+const TEMPORARY: &str = ".copy-";
+/// Age of a copy that is certainly locked if somebody still writes it: it is created first and locked then.
+const LOCKED_BY_THEN: Duration = Duration::from_secs(60);
+
 /// A folder of read-only copies.
 #[derive(Debug, Clone)]
 pub struct FileCache {
     folder: PathBuf,
+}
+
+/// What a trim did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Bytes of the copies that were deleted.
+    pub bytes: u64,
+    /// Bytes of the copies that are left.
+    pub left: u64,
 }
 
 /// Why a copy could not be made. Nothing half-written is left.
@@ -90,7 +106,9 @@ impl FileCache {
         fs::create_dir_all(&self.folder).map_err(io_error)?;
         // Written beside and renamed: a reader sees all of it or nothing. Dropped on an error, it deletes itself.
         let mut copy =
-            tempfile::Builder::new().prefix(".copy-").tempfile_in(&self.folder).map_err(io_error)?;
+            tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.folder).map_err(io_error)?;
+        // Held as long as this process works on the copy; see `sweep_temporary`.
+        copy.as_file().lock().map_err(io_error)?;
         let found = copy_and_hash(source, &mut copy).map_err(io_error)?;
         if found != *expected {
             return Err(CacheError::Changed { path: path.to_owned(), expected: *expected, found });
@@ -110,6 +128,72 @@ impl FileCache {
         }
     }
 
+    /// Deletes copies, those of the least recently used generation first, until all copies together take at most
+    /// `limit` bytes. Those of the generations in `keep` stay in any case.
+    ///
+    /// # Errors
+    /// The folder can't be read, or a copy can't be deleted.
+    pub fn trim(&self, limit: u64, keep: &BTreeSet<Generation>) -> Result<Trimmed, CacheError> {
+        let mut copies: HashMap<Generation, (SystemTime, u64)> = HashMap::new();
+        for (path, metadata) in self.files()? {
+            let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+            let Ok(generation) = stem.parse::<Generation>() else { continue };
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let copy = copies.entry(generation).or_insert((used, 0));
+            *copy = (copy.0.max(used), copy.1 + metadata.len());
+        }
+        let mut trimmed = Trimmed { bytes: 0, left: copies.values().map(|(_, bytes)| bytes).sum() };
+        let mut by_use: Vec<_> =
+            copies.into_iter().map(|(generation, (used, size))| (used, generation, size)).collect();
+        by_use.sort_unstable();
+        for (_, generation, bytes) in by_use {
+            if trimmed.left <= limit {
+                break;
+            }
+            if !keep.contains(&generation) {
+                self.remove(generation)?;
+                trimmed = Trimmed { bytes: trimmed.bytes + bytes, left: trimmed.left - bytes };
+            }
+        }
+        Ok(trimmed)
+    }
+
+    /// Deletes what processes that ended in the middle of a copy have left; gives how many files. What somebody still
+    /// writes is locked and stays.
+    ///
+    /// # Errors
+    /// The folder can't be read, or a file can't be deleted.
+    pub fn sweep_temporary(&self) -> Result<usize, CacheError> {
+        let mut swept = 0;
+        for (path, metadata) in self.files()? {
+            let name = path.file_name().unwrap_or_default();
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            let is_left = name.as_bytes().starts_with(TEMPORARY.as_bytes())
+                && age >= LOCKED_BY_THEN
+                && File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+            if is_left {
+                delete(&path)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Regular files of the folder; none if it was not made yet. A file that vanishes meanwhile is left out.
+    fn files(&self) -> Result<Vec<(PathBuf, Metadata)>, CacheError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(CacheError::Io { path: self.folder.clone(), source }),
+        };
+        let files = entries.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let metadata = entry.metadata().ok()?;
+            metadata.is_file().then(|| (entry.path(), metadata))
+        });
+        Ok(files.collect())
+    }
+
     fn paths(&self, generation: Generation) -> [PathBuf; 3] {
         [self.library_path(generation), self.weights_path(generation), self.manifest_path(generation)]
     }
@@ -119,15 +203,16 @@ impl FileCache {
     /// # Errors
     /// A copy exists and can't be deleted.
     pub fn remove(&self, generation: Generation) -> Result<(), CacheError> {
-        for path in self.paths(generation) {
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(CacheError::Io { path, source });
-                }
-                _ => {}
-            }
+        self.paths(generation).iter().try_for_each(|path| delete(path))
+    }
+}
+
+fn delete(path: &Path) -> Result<(), CacheError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(CacheError::Io { path: path.to_owned(), source })
         }
-        Ok(())
+        _ => Ok(()),
     }
 }
 
@@ -207,5 +292,65 @@ mod tests {
         let error = nowhere.store(&path, &mut File::open(&original).unwrap(), &hash).unwrap_err();
         assert!(matches!(error, CacheError::Io { .. }), "{error}");
         assert!(!path.exists());
+    }
+
+    fn stored(cache: &FileCache, content: &[u8]) -> Generation {
+        let hash = Sha256::of_bytes(content);
+        let generation = Generation::new(&hash, &hash, None);
+        for path in [cache.library_path(generation), cache.manifest_path(generation)] {
+            cache.store(&path, &mut &content[..], &hash).unwrap();
+        }
+        generation
+    }
+
+    #[test]
+    fn trimming_takes_the_least_recently_used_generations_and_never_those_in_use() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = FileCache::new(root.path().join("cache"));
+        assert_eq!(cache.trim(0, &BTreeSet::new()).unwrap(), Trimmed { bytes: 0, left: 0 });
+        let [a, b, c, d] = [b"aaa", b"bbb", b"ccc", b"ddd"].map(|content| stored(&cache, content));
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        for (age, generation) in [c, a, d, b].into_iter().enumerate() {
+            for path in cache.paths(generation).iter().filter(|path| path.exists()) {
+                let at = long_ago + Duration::from_secs(age as u64);
+                File::open(path).unwrap().set_modified(at).unwrap();
+            }
+        }
+        cache.touch(c);
+        fs::write(cache.folder().join("index.jsonl"), b"not a copy").unwrap();
+        assert_eq!(cache.trim(24, &BTreeSet::new()).unwrap(), Trimmed { bytes: 0, left: 24 });
+        // `a` is the oldest but in use, `d` comes next.
+        assert_eq!(cache.trim(20, &BTreeSet::from([a])).unwrap(), Trimmed { bytes: 6, left: 18 });
+        let there = |generation| cache.library_path(generation).exists();
+        assert_eq!([a, b, c, d].map(there), [true, true, true, false]);
+        assert_eq!(cache.trim(0, &BTreeSet::from([a])).unwrap(), Trimmed { bytes: 12, left: 6 });
+        assert_eq!([a, b, c, d].map(there), [true, false, false, false]);
+        assert!(cache.folder().join("index.jsonl").exists());
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_swept_and_what_is_being_written_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = FileCache::new(root.path().join("cache"));
+        assert_eq!(cache.sweep_temporary().unwrap(), 0);
+        let whole = stored(&cache, b"whole");
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        let left = |name: &str, at| {
+            let path = cache.folder().join(name);
+            fs::write(&path, b"half").unwrap();
+            let file = File::open(&path).unwrap();
+            file.set_modified(at).unwrap();
+            file
+        };
+        left(".copy-dead", long_ago);
+        let written = left(".copy-slow", long_ago);
+        written.lock().unwrap();
+        left(".copy-new", SystemTime::now());
+        assert_eq!(cache.sweep_temporary().unwrap(), 1);
+        let hex = whole.to_hex();
+        assert_eq!(
+            names(cache.folder()),
+            [".copy-new", ".copy-slow", &format!("{hex}.so"), &format!("{hex}.toml")]
+        );
     }
 }

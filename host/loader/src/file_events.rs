@@ -69,6 +69,14 @@ impl FileEvents {
             let _ = debouncer.watch(folder, RecursiveMode::NonRecursive);
         }
     }
+
+    /// Asks for no more events of such a folder.
+    pub(crate) fn leave(&mut self, folder: &Path) {
+        if let Some(debouncer) = &mut self.debouncer {
+            // It may be gone already, and its events with it.
+            let _ = debouncer.unwatch(folder);
+        }
+    }
 }
 
 impl Drop for FileEvents {

@@ -37,7 +37,7 @@ mod trust;
 mod watched_directory;
 mod weights_file;
 
-pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit};
+pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit, admit_complete};
 pub use archive::{ArchiveError, ArchiveFault, archive_manifest, pack_archive, sweep_unpacked, unpack};
 pub use base_fit::{
     BaseContext, BaseMismatch, WrongResidentBytes, copies_fit_base, declaration_holds, fits_base,
@@ -46,7 +46,7 @@ pub use base_fit::{
 pub use completeness::{Examined, examine};
 pub use elf::{ElfInspection, Finding, PackNote, Severity, inspect_library};
 pub use error::{LoadError, LoadFailure, LoadStage, QuarantineReason};
-pub use file_cache::{CacheError, FileCache};
+pub use file_cache::{CacheError, FileCache, Trimmed};
 pub use generation::Generation;
 pub use install::{InstallError, Installed, install, remove, sweep_staging};
 pub use library::{

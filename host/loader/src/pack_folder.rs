@@ -4,12 +4,13 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use manifests::{FileRecord, MAX_MANIFEST_BYTES, ManifestError, PACK_MANIFEST_FILE, PackManifest, Sha256};
 use rustix::fs::{Mode, OFlags};
 
-use crate::Generation;
+use crate::{Generation, Stamp};
 
 /// A folder that holds what its manifest says.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct PackFolder {
     pub manifest_bytes: Vec<u8>,
     /// Its identity.
     pub generation: Generation,
+    /// What the file system said before anything was read; `None`: something had changed that very moment.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 /// A folder whose manifest was read, while no file that it names was looked at.
@@ -35,6 +38,8 @@ pub(crate) struct StatedPack {
     pub(crate) manifest_bytes: Vec<u8>,
     /// The identity that it has if every file is what the manifest says.
     pub(crate) generation: Generation,
+    /// What the file system said before the manifest was read; `None`: something had changed that very moment.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 /// Why a folder is no sound pack.
@@ -127,10 +132,13 @@ impl StatedPack {
     pub(crate) fn read(path: &Path) -> Result<Self, FolderError> {
         let path =
             path.canonicalize().map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+        let now = SystemTime::now();
+        let stamp = Stamp::of(&path).ok().filter(|stamp| stamp.is_settled(now));
         let manifest_path = path.join(PACK_MANIFEST_FILE);
         let manifest_bytes = read_manifest(&path, &manifest_path)?;
         let manifest = parse(&manifest_bytes, &manifest_path)?;
-        Ok(Self { generation: generation_of(&manifest, &manifest_bytes), path, manifest, manifest_bytes })
+        let generation = generation_of(&manifest, &manifest_bytes);
+        Ok(Self { path, manifest, manifest_bytes, generation, stamp })
     }
 
     /// Reads a manifest that lies alone: the copy of one whose files are copies too.
@@ -143,7 +151,7 @@ impl StatedPack {
             .map_err(|source| FolderError::Read { path: manifest_path.to_owned(), source })?;
         let manifest = parse(&manifest_bytes, manifest_path)?;
         let generation = generation_of(&manifest, &manifest_bytes);
-        Ok(Self { path: folder, manifest, manifest_bytes, generation })
+        Ok(Self { path: folder, manifest, manifest_bytes, generation, stamp: None })
     }
 
     /// Hashes every file that the manifest names.
@@ -151,14 +159,14 @@ impl StatedPack {
     /// # Errors
     /// The first file that is not as the manifest says.
     pub(crate) fn verify(self) -> Result<PackFolder, FolderError> {
-        let Self { path, manifest, manifest_bytes, generation } = self;
+        let Self { path, manifest, manifest_bytes, generation, stamp } = self;
         for record in manifest.files() {
             verify(&path, &record)?;
         }
         if let Some(signer) = &manifest.signer {
             open_inside(&path, &signer.signature.in_folder(&path))?;
         }
-        Ok(PackFolder { path, manifest, manifest_bytes, generation })
+        Ok(PackFolder { path, manifest, manifest_bytes, generation, stamp })
     }
 }
 

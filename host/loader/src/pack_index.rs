@@ -197,3 +197,197 @@ mod shared {
         T::deserialize(deserializer).map(Arc::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use super::*;
+    use crate::LoadStage;
+
+    const CONTEXT: ContextKey = ContextKey(Sha256::from_bytes([1; 32]));
+
+    fn generation(text: &str) -> Generation {
+        let hash = Sha256::of_bytes(text.as_bytes());
+        Generation::new(&hash, &hash, None)
+    }
+
+    fn known(name: &str, outcome: Outcome) -> Known {
+        let summary = PackSummary {
+            id: format!("org.example.{name}").parse().unwrap(),
+            name: name.parse().unwrap(),
+            version: manifests::Version::new(1, 2, 3),
+            kind: manifests::PackKind::Expert,
+            dependencies: [("org.example.other".parse().unwrap(), "^1".parse().unwrap())].into(),
+            base_range: Some(">=1, <3".parse().unwrap()),
+            file_bytes: 6_000_000,
+            default_weight: 0.5,
+            warnings: ["it is new".to_owned()].into(),
+            signer: Some("signed by somebody".to_owned()),
+        };
+        Known { generation: generation(name), summary: summary.into(), outcome }
+    }
+
+    fn refused() -> Outcome {
+        Outcome::Refused(QuarantineReason { stage: LoadStage::Probe, reason: "it crashed".to_owned() })
+    }
+
+    /// A folder to take stamps of, and one for the index.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn index(&self) -> PackIndex {
+            PackIndex::open(self.0.path(), CONTEXT)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.path().join(INDEX_FILE)
+        }
+
+        fn lines(&self) -> usize {
+            fs::read_to_string(self.file()).unwrap().lines().count()
+        }
+
+        fn stamp(&self, content: &str) -> Stamp {
+            let path = self.0.path().join("stamped");
+            fs::write(&path, content).unwrap();
+            Stamp::of(&path).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_known_after_a_restart_while_the_stamp_stays() {
+        let place = Place::new();
+        let (stamp, other) = (place.stamp("a"), place.stamp("another"));
+        let (good, bad) = (known("good", Outcome::Admitted), known("bad", refused()));
+        let passed = ProbeOutcome::Passed { graph: Sha256::of_bytes(b"graph"), unload: Unload::Pinned };
+        let index = place.index();
+        assert!(index.is_empty());
+        index.remember(Path::new("/packs/good"), &stamp, good.clone());
+        index.remember(Path::new("/packs/bad"), &stamp, bad.clone());
+        index.remember(Path::new("/packs/bad"), &stamp, bad.clone());
+        index.remember_probe(good.generation, passed.clone());
+        for index in [index, place.index()] {
+            assert_eq!(index.known(Path::new("/packs/good"), &stamp), Some(good.clone()));
+            assert_eq!(index.known(Path::new("/packs/bad"), &stamp), Some(bad.clone()));
+            assert_eq!(index.known(Path::new("/packs/good"), &other), None);
+            assert_eq!(index.probed(good.generation), Some(passed.clone()));
+            assert_eq!(index.probed(bad.generation), None);
+            assert_eq!(index.len(), 2);
+        }
+        assert_eq!(place.lines(), 3, "what is known already is written again");
+    }
+
+    #[test]
+    fn another_base_or_policy_knows_nothing_of_it_and_takes_nothing_away() {
+        let place = Place::new();
+        let stamp = place.stamp("a");
+        place.index().remember(Path::new("/packs/a"), &stamp, known("a", refused()));
+        let other = PackIndex::open(place.0.path(), ContextKey(Sha256::from_bytes([2; 32])));
+        assert_eq!(other.known(Path::new("/packs/a"), &stamp), None);
+        other.remember(Path::new("/packs/a"), &stamp, known("a", Outcome::Admitted));
+        assert_eq!(place.index().known(Path::new("/packs/a"), &stamp).unwrap().outcome, refused());
+    }
+
+    #[test]
+    fn a_torn_line_and_lines_of_a_later_version_cost_only_themselves() {
+        let place = Place::new();
+        let stamp = place.stamp("a");
+        place.index().remember(Path::new("/packs/a"), &stamp, known("a", Outcome::Admitted));
+        let whole = fs::read(place.file()).unwrap();
+        let mut file = fs::File::options().append(true).open(place.file()).unwrap();
+        file.write_all(b"{\"dream\":\"of a later version\"}\n\xff\xfe\n").unwrap();
+        // The host was killed in the middle of a line.
+        file.write_all(&whole[..whole.len() / 2]).unwrap();
+        let index = place.index();
+        assert!(index.known(Path::new("/packs/a"), &stamp).is_some());
+        index.remember(Path::new("/packs/b"), &stamp, known("b", Outcome::Admitted));
+        let index = place.index();
+        assert!(index.known(Path::new("/packs/a"), &stamp).is_some());
+        assert!(index.known(Path::new("/packs/b"), &stamp).is_some());
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_forgotten() {
+        let place = Place::new();
+        let stamp = place.stamp("a");
+        let index = place.index();
+        for path in ["/packs/a", "/packs/copy", "/packs/b"] {
+            let name = if path == "/packs/b" { "b" } else { "a" };
+            index.remember(Path::new(path), &stamp, known(name, refused()));
+        }
+        index.remember_probe(
+            generation("a"),
+            ProbeOutcome::Failed(QuarantineReason {
+                stage: LoadStage::Probe,
+                reason: "it crashed".to_owned(),
+            }),
+        );
+        index.forget(generation("a"));
+        index.forget_path(Path::new("/packs/b"));
+        for index in [index, place.index()] {
+            assert!(index.is_empty());
+            assert_eq!(index.probed(generation("a")), None);
+        }
+    }
+
+    #[test]
+    fn a_file_of_superseded_lines_is_compacted_and_keeps_what_counts() {
+        let place = Place::new();
+        let stamp = place.stamp("a");
+        let other = PackIndex::open(place.0.path(), ContextKey(Sha256::from_bytes([2; 32])));
+        other.remember(Path::new("/packs/a"), &stamp, known("a", Outcome::Admitted));
+        // Opened before the compaction: what it writes afterwards must not be lost with the old file.
+        let running = place.index();
+        running.remember(Path::new("/packs/first"), &stamp, known("first", Outcome::Admitted));
+        for round in 0..100 {
+            let outcome = if round % 2 == 0 { Outcome::Admitted } else { refused() };
+            running.remember(Path::new("/packs/a"), &stamp, known("a", outcome));
+        }
+        running.remember(Path::new("/packs/gone"), &stamp, known("gone", Outcome::Admitted));
+        running.forget_path(Path::new("/packs/gone"));
+        assert_eq!(place.lines(), 104);
+        assert_eq!(place.index().len(), 2);
+        assert_eq!(place.lines(), 3);
+        running.remember(Path::new("/packs/last"), &stamp, known("last", Outcome::Admitted));
+        let index = place.index();
+        assert_eq!(index.len(), 3);
+        assert_eq!(index.known(Path::new("/packs/a"), &stamp).unwrap().outcome, refused());
+        let other = PackIndex::open(place.0.path(), ContextKey(Sha256::from_bytes([2; 32])));
+        assert_eq!(other.len(), 1);
+    }
+
+    #[test]
+    fn two_hosts_that_write_at_once_lose_nothing() {
+        let place = Place::new();
+        let stamp = place.stamp("a");
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (place, stamp) = (&place, &stamp);
+                scope.spawn(move || {
+                    let index = place.index();
+                    for number in 0..100 {
+                        let name = format!("{writer}-{number}");
+                        index.remember(Path::new(&name), stamp, known("a", Outcome::Admitted));
+                    }
+                });
+            }
+        });
+        assert_eq!(place.index().len(), 400);
+    }
+
+    #[test]
+    fn an_index_that_can_not_be_kept_is_no_failure() {
+        let place = Place::new();
+        let stamp = place.stamp("a");
+        fs::create_dir(place.file()).unwrap();
+        for index in [place.index(), PackIndex::open(Path::new("/proc/nowhere"), CONTEXT)] {
+            index.remember(Path::new("/packs/a"), &stamp, known("a", Outcome::Admitted));
+            assert!(index.known(Path::new("/packs/a"), &stamp).is_some());
+        }
+    }
+}

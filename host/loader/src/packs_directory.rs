@@ -101,17 +101,16 @@ pub(crate) fn look(
     }
     let is_link = fs::symlink_metadata(&in_real).ok()?.is_symlink();
     let canonical = if is_link { in_real.canonicalize().ok()? } else { in_real };
-    let metadata = fs::metadata(&canonical).ok()?;
-    let kind = if metadata.is_dir() && canonical.join(PACK_MANIFEST_FILE).exists() {
-        CandidateKind::Folder
-    } else if metadata.is_file() && Path::new(name).extension() == Some(OsStr::new(ARCHIVE_EXTENSION)) {
-        CandidateKind::Archive
-    } else {
-        return None;
-    };
     let stamped = match before {
         Some(before) => before.anew(&canonical).ok()?,
         None => Stamped::of(&canonical).ok()?,
+    };
+    let kind = if stamped.is_folder_with(PACK_MANIFEST_FILE) {
+        CandidateKind::Folder
+    } else if stamped.is_file() && Path::new(name).extension() == Some(OsStr::new(ARCHIVE_EXTENSION)) {
+        CandidateKind::Archive
+    } else {
+        return None;
     };
     let stamp = stamped.stamp;
     Some((Candidate { path: dir.join(name), canonical, kind, stamp }, stamped))

@@ -1,15 +1,18 @@
 //! What the file system says of a pack without a byte of it being read: equal stamps, unchanged pack.
 
 use std::{
-    ffi::OsString,
-    fs::{self, Metadata},
+    ffi::CString,
     io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use manifests::Sha256;
+use rustix::{
+    fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -56,78 +59,166 @@ pub(crate) struct Stamped {
     /// Identity and change times of the folder; `None` for a file.
     folder: Option<[i128; 4]>,
     /// Entries of the folder that are regular files, sorted.
-    files: Box<[OsString]>,
+    files: Box<[CString]>,
 }
 
 impl Stamped {
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        if !metadata.is_dir() {
-            return Ok(Self { stamp: fold(&metadata, &[]), folder: None, files: Box::default() });
+        let opened = match open_folder(path) {
+            Err(Errno::NOTDIR) => return Ok(Self::of_file(&fs::stat(path)?)),
+            opened => opened?,
+        };
+        let own = fs::fstat(&opened)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
+            if entry.file_type() != FileType::Directory {
+                names.push(entry.file_name().to_owned());
+            }
         }
-        let mut names = fs::read_dir(path)?
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect::<io::Result<Vec<_>>>()?;
         names.sort();
-        let found = regular_files(path, names);
-        let stamp = fold(&metadata, &found);
-        let files = found.into_iter().map(|(name, _)| name).collect();
-        Ok(Self { stamp, folder: Some(identity(&metadata)), files })
+        Ok(Self::of_folder(&own, regular_files(opened.as_fd(), names)))
     }
 
-    /// The stamp of the same path now. A folder whose own times have not changed holds the same names, so it is not
-    /// opened: opening is what watchers of the folder are told of.
+    /// The stamp of the same path now, if this one was settled. A folder whose own times have not changed holds the same
+    /// names, so they are not listed again: opening a folder for that is what watchers of it are told of.
     pub(crate) fn anew(&self, path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        if self.folder != Some(identity(&metadata)) || !self.stamp.is_settled(SystemTime::now()) {
+        let own = fs::stat(path)?;
+        if self.folder != Some(identity(&own)) {
             return Self::of(path);
         }
-        let found = regular_files(path, self.files.to_vec());
-        if found.len() != self.files.len() {
-            return Self::of(path);
-        }
-        Ok(Self { stamp: fold(&metadata, &found), ..self.clone() })
+        let inside = fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let found = regular_files(inside.as_fd(), self.files.to_vec());
+        if found.len() == self.files.len() { Ok(Self::of_folder(&own, found)) } else { Self::of(path) }
+    }
+
+    pub(crate) fn is_folder_with(&self, file: &str) -> bool {
+        self.folder.is_some() && self.files.iter().any(|name| name.as_bytes() == file.as_bytes())
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.folder.is_none()
+    }
+
+    fn of_file(own: &Stat) -> Self {
+        Self { stamp: fold(own, own.st_size as u64, &[]), folder: None, files: Box::default() }
+    }
+
+    fn of_folder(own: &Stat, found: Vec<(CString, Stat)>) -> Self {
+        let stamp = fold(own, 0, &found);
+        Self { stamp, folder: Some(identity(own)), files: found.into_iter().map(|(name, _)| name).collect() }
     }
 }
 
-fn identity(metadata: &Metadata) -> [i128; 4] {
-    let time = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn identity(stat: &Stat) -> [i128; 4] {
+    let time = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     [
-        metadata.dev().into(),
-        metadata.ino().into(),
-        time(metadata.mtime(), metadata.mtime_nsec()),
-        time(metadata.ctime(), metadata.ctime_nsec()),
+        stat.st_dev.into(),
+        stat.st_ino.into(),
+        time(stat.st_mtime, stat.st_mtime_nsec),
+        time(stat.st_ctime, stat.st_ctime_nsec),
     ]
 }
 
 /// Those of the names that are regular files now; one that vanished meanwhile is left out.
-fn regular_files(folder: &Path, names: Vec<OsString>) -> Vec<(OsString, Metadata)> {
+fn regular_files(folder: BorrowedFd<'_>, names: Vec<CString>) -> Vec<(CString, Stat)> {
     let files = names.into_iter().filter_map(|name| {
-        let metadata = fs::metadata(folder.join(&name)).ok()?;
-        metadata.is_file().then_some((name, metadata))
+        let stat = fs::statat(folder, &name, AtFlags::empty()).ok()?;
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some((name, stat))
     });
     files.collect()
 }
 
-fn fold(own: &Metadata, files: &[(OsString, Metadata)]) -> Stamp {
+fn fold(own: &Stat, own_bytes: u64, files: &[(CString, Stat)]) -> Stamp {
     let mut hasher = sha2::Sha256::new();
     let mut newest = changed(own);
-    let mut bytes = if own.is_dir() { 0 } else { own.len() };
+    let mut bytes = own_bytes;
     hasher.update(bytes.to_le_bytes());
     identity(own).iter().for_each(|value| hasher.update(value.to_le_bytes()));
-    for (name, metadata) in files {
-        hasher.update((name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-        hasher.update(metadata.len().to_le_bytes());
-        identity(metadata).iter().for_each(|value| hasher.update(value.to_le_bytes()));
-        newest = newest.max(changed(metadata));
-        bytes += metadata.len();
+    for (name, stat) in files {
+        hasher.update(name.as_bytes_with_nul());
+        hasher.update(stat.st_size.to_le_bytes());
+        identity(stat).iter().for_each(|value| hasher.update(value.to_le_bytes()));
+        newest = newest.max(changed(stat));
+        bytes += stat.st_size as u64;
     }
     Stamp { digest: Sha256::from_bytes(hasher.finalize().into()), newest, bytes }
 }
 
-fn changed(metadata: &Metadata) -> SystemTime {
-    let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
-    let nanos = Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).unwrap_or(0));
-    SystemTime::UNIX_EPOCH + seconds + nanos
+fn changed(stat: &Stat) -> SystemTime {
+    let seconds = Duration::from_secs(u64::try_from(stat.st_ctime).unwrap_or(0));
+    SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(stat.st_ctime_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, thread};
+
+    use super::*;
+
+    fn rest() {
+        thread::sleep(CLOCK_STEP * 2);
+    }
+
+    #[test]
+    fn every_change_of_a_pack_changes_its_stamp_and_reading_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("pack");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("pack.toml"), "one").unwrap();
+        fs::write(folder.join("weights"), "1234").unwrap();
+        rest();
+        let mut before = Stamped::of(&folder).unwrap();
+        assert_eq!(before.stamp.bytes, 7);
+        assert!(before.stamp.is_settled(SystemTime::now()));
+        fs::read(folder.join("weights")).unwrap();
+        assert_eq!(Stamp::of(&folder).unwrap(), before.stamp);
+
+        let changes: [(&str, &dyn Fn()); 6] = [
+            ("the same size", &|| fs::write(folder.join("weights"), "4321").unwrap()),
+            ("a file more", &|| fs::write(folder.join("card"), "5").unwrap()),
+            ("a rename", &|| fs::rename(folder.join("card"), folder.join("cards")).unwrap()),
+            ("a file less", &|| fs::remove_file(folder.join("cards")).unwrap()),
+            ("a replaced file", &|| {
+                fs::write(root.path().join("new"), "9876").unwrap();
+                fs::rename(root.path().join("new"), folder.join("weights")).unwrap();
+            }),
+            ("times set back", &|| {
+                fs::write(folder.join("weights"), "1111").unwrap();
+                fs::File::open(folder.join("weights")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            }),
+        ];
+        for (what, change) in changes {
+            change();
+            rest();
+            let now = Stamped::of(&folder).unwrap();
+            assert_ne!(now.stamp, before.stamp, "{what}");
+            assert!(now.stamp.newest > before.stamp.newest, "{what}");
+            // Taken anew from the one before, it is the same as one taken afresh.
+            assert_eq!(before.anew(&folder).unwrap().stamp, now.stamp, "{what}");
+            assert_eq!(now.anew(&folder).unwrap().stamp, now.stamp, "{what}");
+            before = now;
+        }
+
+        let link = root.path().join("link");
+        symlink(&folder, &link).unwrap();
+        assert_eq!(Stamp::of(&link).unwrap(), before.stamp);
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(before.anew(&folder).is_err() && Stamp::of(&link).is_err());
+    }
+
+    #[test]
+    fn a_change_of_this_moment_is_not_settled() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("pack.mbpack");
+        fs::write(&file, "one").unwrap();
+        let stamp = Stamp::of(&file).unwrap();
+        assert!(!stamp.is_settled(stamp.newest));
+        assert!(stamp.is_settled(stamp.newest + CLOCK_STEP));
+        assert!(stamp.is_settled(stamp.newest - CLOCK_STEP), "the clock was set back");
+    }
 }

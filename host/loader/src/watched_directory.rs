@@ -24,6 +24,8 @@ use crate::{
 
 /// A scan takes at most this part of the time: the pause after it lasts that many times as long.
 const PAUSE_PER_SCAN: u32 = 50;
+/// The same while events are being lost.
+const PAUSE_IN_STORMS: u32 = 4;
 /// How soon a directory that is not there is looked for again.
 const MISSING_DIRECTORY_PAUSE: Duration = Duration::from_millis(250);
 /// How soon an entry that has changed this very moment is looked at again.
@@ -85,6 +87,7 @@ impl WatchedDirectory {
             events_failed: false,
             seen: HashMap::new(),
             unsettled: BTreeMap::new(),
+            last_rescan: (Instant::now(), Duration::ZERO),
             next_rescan: Instant::now(),
         };
         let worker =
@@ -115,6 +118,8 @@ struct Watch<F> {
     seen: HashMap<OsString, Stamped>,
     /// Entries that changed a moment ago, and since when they have not been reported.
     unsettled: BTreeMap<OsString, Instant>,
+    /// When the last look at everything ended, and how long it took.
+    last_rescan: (Instant, Duration),
     next_rescan: Instant,
 }
 
@@ -124,8 +129,8 @@ struct Directory {
     identity: (u64, u64),
     /// `None`: the system gives no events.
     events: Option<FileEvents>,
-    /// Where the links among its entries lead, and the names of those links.
-    links: HashMap<PathBuf, OsString>,
+    /// Where links among its entries lead, and the names of those links.
+    links: HashMap<PathBuf, BTreeSet<OsString>>,
 }
 
 impl<F: FnMut(Change)> Watch<F> {
@@ -139,10 +144,10 @@ impl<F: FnMut(Change)> Watch<F> {
             }
             match received.recv_timeout(deadline.saturating_duration_since(now)) {
                 Ok(Signal::Paths(paths)) => self.look_behind(&paths),
-                Ok(Signal::Anything) => self.rescan(),
+                Ok(Signal::Anything) => self.rescan_soon(),
                 Ok(Signal::Failed(error)) => {
                     self.tell_of_failure(&error);
-                    self.rescan();
+                    self.rescan_soon();
                 }
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= self.next_rescan => self.rescan(),
@@ -163,13 +168,18 @@ impl<F: FnMut(Change)> Watch<F> {
                 Ok(Some(name)) => drop(names.insert(name.as_os_str().to_owned())),
                 // The directory itself was moved, deleted or given to somebody else.
                 Ok(None) => return self.rescan(),
-                Err(_) => {
-                    let parents = path.ancestors().take(2);
-                    names.extend(parents.filter_map(|parent| directory.links.get(parent)).cloned());
-                }
+                Err(_) => {}
             }
+            let linked = path.ancestors().take(2).filter_map(|target| directory.links.get(target));
+            names.extend(linked.flatten().cloned());
         }
         self.look_at(names);
+    }
+
+    /// Looks at everything as soon as that leaves most of the time to others: events are lost in storms.
+    fn rescan_soon(&mut self) {
+        let (ended, took) = self.last_rescan;
+        self.next_rescan = self.next_rescan.min(ended + took * PAUSE_IN_STORMS);
     }
 
     /// Looks at everything, and whether the directory is still the same.
@@ -186,7 +196,9 @@ impl<F: FnMut(Change)> Watch<F> {
             Some(_) => self.options.rescan.max(start.elapsed() * PAUSE_PER_SCAN),
             None => self.options.rescan.min(MISSING_DIRECTORY_PAUSE),
         };
-        self.next_rescan = Instant::now() + pause;
+        let now = Instant::now();
+        self.last_rescan = (now, now - start);
+        self.next_rescan = now + pause;
     }
 
     /// Whether the directory appeared, was replaced or went. A new one is watched from here on.
@@ -263,12 +275,13 @@ impl<F: FnMut(Change)> Watch<F> {
             }
             match found {
                 Some((candidate, stamped)) => {
-                    if candidate.canonical.parent() != Some(&directory.real) {
-                        directory.follow(&candidate.canonical, &name);
-                    }
+                    directory.follow(&name, Some(&candidate.canonical));
                     self.seen.insert(name.clone(), stamped);
                 }
-                None => drop(self.seen.remove(&name)),
+                None => {
+                    directory.follow(&name, None);
+                    self.seen.remove(&name);
+                }
             }
             changed.insert(name);
         }
@@ -288,15 +301,25 @@ impl<F: FnMut(Change)> Watch<F> {
 }
 
 impl Directory {
-    /// Asks for events of a folder that is only linked here.
-    fn follow(&mut self, target: &Path, name: &OsString) {
-        if self.links.get(target) == Some(name) {
-            return;
-        }
-        self.links.retain(|_, other| other != name);
-        self.links.insert(target.to_owned(), name.clone());
+    /// Asks for events of what an entry leads to, and no more of what it led to before.
+    fn follow(&mut self, name: &OsString, target: Option<&Path>) {
+        let link_to = target.filter(|target| **target != self.real.join(name));
+        let mut left = Vec::new();
+        self.links.retain(|other, names| {
+            if Some(other.as_path()) != link_to && names.remove(name) && names.is_empty() {
+                left.push(other.clone());
+            }
+            !names.is_empty()
+        });
+        // Within the directory there are events already.
+        let is_outside = |target: &Path| !target.starts_with(&self.real);
         if let Some(events) = &mut self.events {
-            events.follow(target);
+            left.iter().filter(|target| is_outside(target)).for_each(|target| events.leave(target));
+            // Also when it is followed already: another folder may have taken the place of the one that is watched.
+            link_to.into_iter().filter(|target| is_outside(target)).for_each(|target| events.follow(target));
+        }
+        if let Some(target) = link_to {
+            self.links.entry(target.to_owned()).or_default().insert(name.clone());
         }
     }
 }
