@@ -139,7 +139,7 @@ struct Admission<'a> {
 impl Admission<'_> {
     fn run(mut self, pack: &PackFolder) -> Result<Admitted, LoadFailure> {
         let context = self.context;
-        let signer = judge(pack)?;
+        let signer = context.trust.judge(pack)?;
         fits_base(&pack.manifest, &context.base)?;
         self.timings.verify = self.passed(AdmissionStage::Verified);
 
@@ -160,7 +160,8 @@ impl Admission<'_> {
                     .to_owned(),
             );
         }
-        let summary = PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), warnings, signer);
+        let summary =
+            PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), warnings, Some(signer.to_string()));
         Ok(Admitted {
             generation: pack.generation,
             summary: summary.into(),
@@ -176,11 +177,6 @@ impl Admission<'_> {
         (self.on_stage)(stage, took);
         took
     }
-}
-
-/// Who signed the pack, in words, if the policy takes it.
-fn judge(_pack: &PackFolder) -> Result<Option<String>, LoadFailure> {
-    Ok(None)
 }
 
 /// What can be said against a pack before anything of it runs.

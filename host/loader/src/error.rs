@@ -14,6 +14,7 @@ use crate::{
     library::LibraryError,
     pack_folder::FolderError,
     probe::ProbeError,
+    trust::TrustError,
     weights_file::WeightsError,
 };
 
@@ -36,6 +37,9 @@ pub enum LoadFailure {
     /// The folder is not what the manifest says, or the manifest is invalid.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// Nobody whom the host's policy takes vouches for it.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// It belongs to another base.
     #[error(transparent)]
     Base(#[from] BaseMismatch),
@@ -102,6 +106,8 @@ pub enum LoadFailure {
 pub enum LoadStage {
     /// Files and manifest.
     Folder,
+    /// Signature and trust policy.
+    Trust,
     /// Fit to the base.
     Base,
     /// ELF inspection.
@@ -141,6 +147,7 @@ impl LoadFailure {
         match self {
             Self::Folder(_) | Self::Superseded { .. } => LoadStage::Folder,
             Self::RefusedBefore(reason) => reason.stage,
+            Self::Trust(_) => LoadStage::Trust,
             Self::Base(_) => LoadStage::Base,
             Self::Inspection(_) | Self::Contradiction { .. } => LoadStage::Inspection,
             Self::Cache(_) => LoadStage::Cache,
@@ -157,6 +164,7 @@ impl LoadFailure {
         !matches!(
             self,
             Self::Folder(_)
+                | Self::Trust(TrustError::File(_))
                 | Self::Superseded { .. }
                 | Self::Cache(_)
                 | Self::Probe(ProbeError::Start { .. } | ProbeError::TimedOut(_))

@@ -1,12 +1,19 @@
 //! From a folder to a checked pack.
 //!
-//! A pack comes from outside, so each stage doubts it and the next one relies on what was found:
-//! [`PackFolder`] (manifest, sizes, hashes) -> [`fits_base`] -> [`inspect_library`] (the ELF file, unopened) ->
-//! [`FileCache`] (a copy nobody writes to) -> [`Prober`] (first contact in a child process) -> [`build_graph`] (open,
-//! compare layouts, build, copy the graph, close) -> shapes -> [`WeightsFile`]. [`open_pack`] is all of them in order;
-//! its failures name the pack and the stage.
+//! A pack comes from outside, so each stage doubts it and the next one relies on what was found.
 //!
-//! No code of a pack runs after `build`, and its library is closed before [`open_pack`] returns.
+//! [`WatchedDirectory`] says which entries of the packs directory changed, [`candidates`] which of them may be packs, and
+//! [`examine`] whether one is complete.
+//!
+//! [`admit`] finds out once a generation whether it may be loaded: [`PackFolder`] (manifest, sizes, hashes) ->
+//! [`TrustPolicy`] -> [`fits_base`] -> [`inspect_library`] (the ELF file, unopened) -> [`FileCache`] (copies nobody writes
+//! to) -> [`Prober`] (first contact in a child process). [`PackIndex`] keeps the verdicts, also over a restart.
+//!
+//! [`load_admitted`] is the work of every load: the copies, verified -> [`build_graph`] (open, compare layouts, build,
+//! copy the graph, close) -> shapes -> [`WeightsFile`]. [`open_pack`] is both in order. Failures name the pack and the
+//! stage.
+//!
+//! No code of a pack runs after `build`, and its library is closed before [`load_admitted`] returns.
 //!
 //! *Deliberately not here*: devices, budgets, who may use a pack, what a base looks like on disk.
 

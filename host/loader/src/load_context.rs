@@ -11,6 +11,7 @@ use crate::{
     file_cache::FileCache,
     pack_index::{ContextKey, PackIndex},
     probe::Prober,
+    trust::TrustPolicy,
 };
 
 /// Rises when this crate judges packs differently, so that verdicts of an earlier version are found out anew.
@@ -25,13 +26,22 @@ pub struct LoadContext {
     pub base: BaseContext,
     /// Makes the first contact with each library.
     pub prober: Prober,
+    /// Whose packs are let in.
+    pub trust: TrustPolicy,
     index: OnceLock<PackIndex>,
 }
 
 impl LoadContext {
-    /// A context for `base`, with copies in `cache` and `prober` for the first contact.
+    /// A context for `base`, with copies in `cache` and `prober` for the first contact, that lets unsigned packs in.
     pub fn new(cache: FileCache, base: BaseContext, prober: Prober) -> Self {
-        Self { cache, base, prober, index: OnceLock::new() }
+        Self { cache, base, prober, trust: TrustPolicy::default(), index: OnceLock::new() }
+    }
+
+    /// The same with another policy of trust.
+    #[must_use]
+    pub fn with_trust(self, trust: TrustPolicy) -> Self {
+        // What was known under the other policy is another index's.
+        Self { trust, index: OnceLock::new(), ..self }
     }
 
     /// The JSON text that a pack's `build` gets.
@@ -50,12 +60,16 @@ impl LoadContext {
         let base = &self.base;
         let version = base.version.as_ref().map(ToString::to_string).unwrap_or_default();
         let note = AbiNote::current();
+        let keys = self.trust.keys().iter();
+        let keys: Vec<String> = keys.map(|(name, key)| format!("{name}={}", key.as_str())).collect();
         let parts = [
             VERDICTS_VERSION.to_string(),
             format!("{} {}", note.abi_major, note.opset),
             base.fingerprint.to_string(),
             version,
             config_json(&base.shape, base.slot, &serde_json::Value::Null),
+            self.trust.mode().to_string(),
+            keys.join("\0"),
         ];
         ContextKey(Sha256::of_bytes(parts.join("\0").as_bytes()))
     }
