@@ -10,6 +10,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +18,7 @@ use manifests::Sha256;
 use sha2::Digest;
 use tempfile::NamedTempFile;
 
-use crate::Generation;
+use crate::{Generation, Stamp};
 
 /// How names of copies begin that are still being written.
 const TEMPORARY: &str = ".copy-";
@@ -28,6 +29,8 @@ const LOCKED_BY_THEN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct FileCache {
     folder: PathBuf,
+    /// Copies that this process has hashed, with what the file system said of them and the hash.
+    verified: Arc<Mutex<HashMap<PathBuf, (Stamp, Sha256)>>>,
 }
 
 /// What a trim did.
@@ -65,7 +68,7 @@ pub enum CacheError {
 impl FileCache {
     /// A cache in `folder`, which is made at the first copy.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), verified: Arc::default() }
     }
 
     /// The folder.
@@ -88,9 +91,24 @@ impl FileCache {
         self.folder.join(format!("{}.toml", generation.to_hex()))
     }
 
-    /// Whether `path` holds the content with that hash. All of it is read.
+    /// Whether `path` holds the content with that hash. All of it is read, but not a second time while the file system
+    /// says that nothing has changed since: a reload after an eviction would spend most of its time with it.
     pub fn holds(&self, path: &Path, expected: &Sha256) -> bool {
-        Sha256::of_file(path).is_ok_and(|(found, _)| found == *expected)
+        let now = SystemTime::now();
+        let Ok(before) = Stamp::of(path) else { return false };
+        let seen = (before, *expected);
+        if self.verified().get(path) == Some(&seen) {
+            return true;
+        }
+        let holds = Sha256::of_file(path).is_ok_and(|(found, _)| found == *expected);
+        if holds && before.is_settled(now) && Stamp::of(path).is_ok_and(|after| after == before) {
+            self.verified().insert(path.to_owned(), seen);
+        }
+        holds
+    }
+
+    fn verified(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, Sha256)>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes sure that `path` holds the content with that hash, read from `source` if it does not; mode 0444. What is
@@ -119,13 +137,11 @@ impl FileCache {
         Ok(())
     }
 
-    /// Marks the copies of a generation as used now; see [`FileCache::trim`].
+    /// Marks a generation as used now, by the time of its manifest's copy; see [`FileCache::trim`].
     pub fn touch(&self, generation: Generation) {
-        let now = SystemTime::now();
-        for path in self.paths(generation) {
-            // A copy that can't be marked is only trimmed earlier.
-            let _ = File::open(path).and_then(|file| file.set_modified(now));
-        }
+        let manifest = File::open(self.manifest_path(generation));
+        // A generation that can't be marked is only trimmed earlier.
+        let _ = manifest.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Deletes copies, those of the least recently used generation first, until all copies together take at most
@@ -203,7 +219,11 @@ impl FileCache {
     /// # Errors
     /// A copy exists and can't be deleted.
     pub fn remove(&self, generation: Generation) -> Result<(), CacheError> {
-        self.paths(generation).iter().try_for_each(|path| delete(path))
+        for path in self.paths(generation) {
+            self.verified().remove(&path);
+            delete(&path)?;
+        }
+        Ok(())
     }
 }
 
@@ -301,6 +321,25 @@ mod tests {
             cache.store(&path, &mut &content[..], &hash).unwrap();
         }
         generation
+    }
+
+    #[test]
+    fn damage_after_a_copy_was_verified_is_found_even_where_size_and_times_are_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = FileCache::new(root.path().join("cache"));
+        let generation = stored(&cache, b"sound");
+        let (path, hash) = (cache.library_path(generation), Sha256::of_bytes(b"sound"));
+        std::thread::sleep(Duration::from_millis(50));
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        assert!(cache.holds(&path, &hash) && cache.holds(&path, &hash));
+        assert_eq!(cache.verified().len(), 1);
+        assert!(!cache.holds(&path, &Sha256::of_bytes(b"another")));
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, b"bound").unwrap();
+        File::open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(!cache.holds(&path, &hash));
+        cache.remove(generation).unwrap();
+        assert!(cache.verified().is_empty() && !cache.holds(&path, &hash));
     }
 
     #[test]
