@@ -2,5 +2,6 @@
 
 mod archives;
 mod installs;
+mod made_by_xtask;
 mod small_pack;
 mod trust;
