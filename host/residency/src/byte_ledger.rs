@@ -11,12 +11,12 @@ use crate::{
 /// A budget of device memory in bytes, and who holds how much of it. Cheap to clone; clones share the budget.
 ///
 /// # Who gets bytes first
-/// [`ByteLedger::reserve_within`] waits in a queue. Others may be served before a waiter (a small request need not
-/// stand behind a large one that can't be served yet), but at most [`ByteLedger::MOST_OVERTAKEN`] times: after that
-/// free bytes are kept for it, and neither later waiters nor [`ByteLedger::reserve`] get them. So no number of small
-/// requests starves a large one; it gets its bytes as soon as those who hold them now give them back, if that
-/// happens before its wait ends. A [`Reservation`] that grows is never held back for waiters: its holder has to
-/// come to its end for bytes to come back at all.
+/// [`ByteLedger::reserve_within`] waits in a queue. Others may be served before a waiter (a small request
+/// need not stand behind a large one that can't be served yet), but at most [`ByteLedger::MOST_OVERTAKEN`]
+/// times: after that free bytes are kept for it, and neither later waiters nor [`ByteLedger::reserve`] get
+/// them. So no number of small requests starves a large one; it gets its bytes as soon as those who hold them
+/// now give them back, if that happens before its wait ends. A [`Reservation`] that grows is never held back
+/// for waiters: its holder has to come to its end for bytes to come back at all.
 #[derive(Debug, Clone)]
 pub struct ByteLedger {
     inner: Arc<Inner>,
@@ -108,8 +108,8 @@ impl ByteLedger {
         self.inner.books().budget
     }
 
-    /// Changes the bytes in all. Nothing is taken from anybody: where more is held than the new budget, nothing more
-    /// is reserved until enough has come back ([`ByteLedger::overdrawn`]).
+    /// Changes the bytes in all. Nothing is taken from anybody: where more is held than the new budget,
+    /// nothing more is reserved until enough has come back ([`ByteLedger::overdrawn`]).
     pub fn set_budget(&self, bytes: u64) {
         let mut books = self.inner.books();
         books.budget = bytes;
@@ -153,7 +153,8 @@ impl ByteLedger {
     /// Sets bytes aside, and waits for them until an instant where they are not free yet.
     ///
     /// # Errors
-    /// [`BudgetExceeded`]: as it was when the wait ended. A request for more than the whole budget fails at once.
+    /// [`BudgetExceeded`]: as it was when the wait ended. A request for more than the whole budget fails at
+    /// once.
     pub fn reserve_within(
         &self,
         owner: Owner,

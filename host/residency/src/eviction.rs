@@ -152,10 +152,11 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
         outcome
     }
 
-    /// Looks for the one to evict: never pinned, never leased, lowest priority first, then the least recently used.
+    /// Looks for the one to evict: never pinned, never leased, lowest priority first, then the least recently
+    /// used.
     ///
-    /// One at a time for the whole device, and only if the ledger is as it was at `epoch`: so nothing is evicted for
-    /// bytes that are coming back anyway.
+    /// One at a time for the whole device, and only if the ledger is as it was at `epoch`: so nothing is
+    /// evicted for bytes that are coming back anyway.
     fn search(self: &Arc<Self>, epoch: u64, why: EvictionReason) -> Search<K, R> {
         let mut state = self.state();
         if state.evicting > 0 {
@@ -171,8 +172,8 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
             .map_or(Search::NothingIdle, Search::Found)
     }
 
-    /// Evicts what is idle while more is held than the budget. Called after everything that makes one idle, and
-    /// after every eviction, since a search does not begin beside another one.
+    /// Evicts what is idle while more is held than the budget. Called after everything that makes one idle,
+    /// and after every eviction, since a search does not begin beside another one.
     pub(crate) fn settle(self: &Arc<Self>) {
         loop {
             let epoch = self.ledger.epoch();

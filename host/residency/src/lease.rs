@@ -9,7 +9,8 @@ use crate::{
     sync::Arc,
 };
 
-/// A hold on a generation: while there is one, it is not evicted. Dropping it gives it back; a clone is another lease.
+/// A hold on a generation: while there is one, it is not evicted. Dropping it gives it back; a clone is
+/// another lease.
 ///
 /// The value should not be kept beyond the lease: an [`Arc`] that outlives it keeps bytes that an eviction is
 /// expected to bring back.

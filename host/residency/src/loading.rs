@@ -128,7 +128,8 @@ impl<'a, K: Key, R: Send + Sync + 'static> Loading<'a, K, R> {
         Self { shared, key, flight, ended: false }
     }
 
-    /// It is on the device. `None` when no lease was wanted, or when it was retired meanwhile and is gone again.
+    /// It is on the device. `None` when no lease was wanted, or when it was retired meanwhile and is gone
+    /// again.
     pub(crate) fn arrive(mut self, value: R, bytes: u64, leased: bool) -> Option<Lease<K, R>> {
         self.ended = true;
         let value = Arc::new(value);

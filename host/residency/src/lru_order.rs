@@ -27,8 +27,8 @@ impl<K: Hash + Eq + Clone> LruOrder<K> {
 
     /// The one with the lowest rank, among those the least recently used; `None` as a rank spares it.
     ///
-    /// A walk over all of them, since ranks change without a change of the order: a device holds hundreds, and an
-    /// eviction costs far more than that.
+    /// A walk over all of them, since ranks change without a change of the order: a device holds hundreds,
+    /// and an eviction costs far more than that.
     pub(crate) fn victim(&self, rank: impl Fn(&K) -> Option<i32>) -> Option<K> {
         let ranked = self.order.iter().rev().filter_map(|(key, ())| Some((rank(key)?, key)));
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, key)| key.clone())

@@ -32,7 +32,8 @@ impl fmt::Display for Owner {
 /// A reservation that the budget does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{owner} needs {needed} bytes, but of the budget of {budget} bytes only {free} are free{} ({}): raise --budget or use less",
+    "{owner} needs {needed} bytes, but of the budget of {budget} bytes only {free} are free{} ({}): \
+     raise --budget or use less",
     kept_in_words(*.kept),
     holders(.held)
 )]

@@ -16,11 +16,11 @@ use crate::{
 
 /// What is on the device, by key. Cheap to clone; clones share it.
 ///
-/// A value is expected to own the [`Reservation`]s of its bytes, so that they come back exactly when it is dropped.
-/// It is dropped outside every lock, by the thread that evicts it.
+/// A value is expected to own the [`Reservation`]s of its bytes, so that they come back exactly when it is
+/// dropped. It is dropped outside every lock, by the thread that evicts it.
 ///
-/// No thread is ever started here, and every wait ends at the instant that the caller gives. Loads, drops of values
-/// and the observer take the time they take.
+/// No thread is ever started here, and every wait ends at the instant that the caller gives. Loads, drops of
+/// values and the observer take the time they take.
 pub struct Residency<K: Key, R: Send + Sync + 'static> {
     shared: Arc<Shared<K, R>>,
 }
@@ -40,9 +40,9 @@ impl<K: Key, R: Send + Sync + 'static> fmt::Debug for Residency<K, R> {
 impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
     /// Nothing is on the device but what the ledger's holders have there.
     ///
-    /// The observer is called outside every lock, with the events in the order in which they happened, one at a time.
-    /// It may use the residency itself. It runs on the threads that use the residency, so it should be quick; a
-    /// thread may return before its own events are told, where another one is telling.
+    /// The observer is called outside every lock, with the events in the order in which they happened, one at
+    /// a time. It may use the residency itself. It runs on the threads that use the residency, so it should
+    /// be quick; a thread may return before its own events are told, where another one is telling.
     pub fn new(ledger: ByteLedger, observer: Arc<Observer<K>>) -> Self {
         Self { shared: Arc::new(Shared::new(ledger, observer)) }
     }
@@ -52,13 +52,13 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         &self.shared.ledger
     }
 
-    /// A lease on `key`: at once where it is on the device, after the load that another thread is at, or after
-    /// `load` on this thread, which gives what is loaded and its bytes for reports. While it is being evicted, waits
-    /// for the end of that and loads it anew.
+    /// A lease on `key`: at once where it is on the device, after the load that another thread is at, or
+    /// after `load` on this thread, which gives what is loaded and its bytes for reports. While it is being
+    /// evicted, waits for the end of that and loads it anew.
     ///
     /// # Errors
-    /// [`LeaseError`]. Whoever waited for another thread's load gets that one's error, and does not load again at
-    /// once; except for a prefetch's, which fails for want of free bytes where a lease may evict.
+    /// [`LeaseError`]. Whoever waited for another thread's load gets that one's error, and does not load
+    /// again at once; except for a prefetch's, which fails for want of free bytes where a lease may evict.
     pub fn lease<E: Display + Send + Sync + 'static>(
         &self,
         key: &K,
@@ -68,8 +68,9 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         self.shared.lease(key, until, load)
     }
 
-    /// Loads `key` into bytes that are free, evicting nothing and waiting for nobody. It enters as the most recently
-    /// used idle one. `false`: it was on the device, or on its way there or out; its place in the order stays.
+    /// Loads `key` into bytes that are free, evicting nothing and waiting for nobody. It enters as the most
+    /// recently used idle one. `false`: it was on the device, or on its way there or out; its place in the
+    /// order stays.
     ///
     /// # Errors
     /// [`LeaseError::Load`] and [`LeaseError::Retired`].
@@ -81,7 +82,8 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         self.shared.prefetch(key, load)
     }
 
-    /// Sets bytes aside, evicting idle generations one by one till they are there, and waiting where none is idle.
+    /// Sets bytes aside, evicting idle generations one by one till they are there, and waiting where none is
+    /// idle.
     ///
     /// # Errors
     /// [`BudgetExceeded`]: as it was at the end of the wait. More than the whole budget fails at once.
@@ -133,8 +135,8 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         self.shared.evict(key)
     }
 
-    /// `key` was replaced or removed: it takes no new leases, and goes when its last one ends, at once if there is
-    /// none, or when its load has ended. A pin does not hold it.
+    /// `key` was replaced or removed: it takes no new leases, and goes when its last one ends, at once if
+    /// there is none, or when its load has ended. A pin does not hold it.
     pub fn retire(&self, key: &K) -> Eviction {
         self.shared.retire(key)
     }
@@ -144,7 +146,8 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         self.shared.revive(key);
     }
 
-    /// Drops what is remembered of `key` (pin, priority, retirement, count of loads) once it is not on the device.
+    /// Drops what is remembered of `key` (pin, priority, retirement, count of loads) once it is not on the
+    /// device.
     pub fn forget(&self, key: &K) {
         let mut state = self.shared.state();
         if let Some(entry) = state.entries.get_mut(key) {
@@ -153,8 +156,9 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
         state.prune(key);
     }
 
-    /// Changes the budget. Where it is too small for what is held, evicts idle generations till that fits or none is
-    /// left; others follow as their leases end. Where another thread is evicting at this moment, that one goes on.
+    /// Changes the budget. Where it is too small for what is held, evicts idle generations till that fits or
+    /// none is left; others follow as their leases end. Where another thread is evicting at this moment, that
+    /// one goes on.
     pub fn set_budget(&self, bytes: u64) {
         self.shared.ledger.set_budget(bytes);
         self.shared.settle();

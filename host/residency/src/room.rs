@@ -28,8 +28,9 @@ impl<'a> Room<'a> {
         Self { source: shared, until: None }
     }
 
-    /// Sets bytes aside, to be kept by what is loaded. In a lease's load it evicts idle generations one by one till
-    /// the bytes are there, and waits till the lease's instant where none is idle; in a prefetch it does neither.
+    /// Sets bytes aside, to be kept by what is loaded. In a lease's load it evicts idle generations one by
+    /// one till the bytes are there, and waits till the lease's instant where none is idle; in a prefetch it
+    /// does neither.
     ///
     /// # Errors
     /// [`BudgetExceeded`]: nothing is reserved then.

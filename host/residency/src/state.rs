@@ -1,7 +1,7 @@
 //! What is known of every generation, and the one lock over it.
 //!
-//! Lock order: the ledger's lock may be taken under the state's, never the other way round. Values, observers and
-//! loads run outside both.
+//! Lock order: the ledger's lock may be taken under the state's, never the other way round. Values, observers
+//! and loads run outside both.
 
 use std::{
     collections::BTreeMap,
@@ -169,7 +169,8 @@ impl<K: Key, R> Shared<K, R> {
         loop {
             let Some(events) = self.state().outbox.begin() else { return };
             for event in events {
-                // A panic of the observer has been reported by the panic hook, and is no reason to keep a lease.
+                // A panic of the observer has been reported by the panic hook, and is no reason to keep a
+                // lease.
                 let _ = catch_unwind(AssertUnwindSafe(|| (self.observer)(event)));
             }
             self.state().outbox.end();

@@ -1,8 +1,9 @@
-//! The ledger and the residency under schedulers that choose who runs next: the crate's own source files, with the
-//! schedulers' locks. Time does not pass there and no wait times out, so a wake-up that is lost is a deadlock, which
-//! they report with the schedule that leads to it.
+//! The ledger and the residency under schedulers that choose who runs next: the crate's own source files,
+//! with the schedulers' locks. Time does not pass there and no wait times out, so a wake-up that is lost is a
+//! deadlock, which they report with the schedule that leads to it.
 //!
-//! Whatever this program never calls is unused code to the compiler: what the crate learns is to be tried here too.
+//! Whatever this program never calls is unused code to the compiler: what the crate learns is to be tried
+//! here too.
 
 mod sync {
     pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};

@@ -1,4 +1,8 @@
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use modularbase_residency::{EventKind, Eviction, EvictionReason, LeaseError, ResidenceState};
 
@@ -88,6 +92,7 @@ fn an_idle_one_that_is_retired_goes_at_once_even_if_pinned() {
 #[test]
 fn a_retire_during_a_load_takes_effect_when_that_ends() {
     let device = Device::new(100);
+    let started = Instant::now();
     let (begun, begin) = mpsc::channel();
     let (end, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -104,7 +109,8 @@ fn a_retire_during_a_load_takes_effect_when_that_ends() {
         let waiter = scope.spawn(|| is_retired(device.residency.lease(&"a", late(), device.load("a", 60))));
         thread::sleep(Duration::from_millis(50));
         assert_eq!(device.residency.retire(&"a"), Eviction::Loading);
-        assert!(waiter.join().unwrap(), "nobody waits for what takes no leases");
+        assert!(waiter.join().unwrap());
+        assert!(started.elapsed() < Duration::from_secs(10), "nobody waits for what takes no leases");
         end.send(()).unwrap();
         assert!(loader.join().unwrap());
     });
