@@ -108,11 +108,16 @@ fn a_retire_during_a_load_takes_effect_when_that_ends() {
         begin.recv().unwrap();
         let waiter = scope.spawn(|| is_retired(device.residency.lease(&"a", late(), device.load("a", 60))));
         thread::sleep(Duration::from_millis(50));
-        assert_eq!(device.residency.retire(&"a"), Eviction::Loading);
-        assert!(waiter.join().unwrap());
-        assert!(started.elapsed() < Duration::from_secs(10), "nobody waits for what takes no leases");
+        let outcome = device.residency.retire(&"a");
+        let refused = waiter.join();
+        let told_after = started.elapsed();
         end.send(()).unwrap();
-        assert!(loader.join().unwrap());
+        assert_eq!(outcome, Eviction::Loading);
+        assert!(refused.unwrap() && loader.join().unwrap());
+        assert!(
+            told_after < Duration::from_secs(10),
+            "nobody waits for what takes no leases: {told_after:?}"
+        );
     });
     assert_eq!((device.free(), device.alive(), device.keys().len()), (100, 0, 0));
     let last = device.events().pop().unwrap();
