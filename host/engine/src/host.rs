@@ -11,7 +11,8 @@ use modularbase_core::{
     BaseCore, BaseFile, Expert, Mixture, Sequence, StoredDtype, StoredTensor, Tokenizer, WeightDtype,
 };
 use modularbase_loader::{
-    BaseContext, FileCache, LoadContext, LoadStage, LoadedPack, QuarantineReason, open_pack, resident_bytes,
+    BaseContext, FileCache, LoadContext, LoadStage, LoadedPack, QuarantineReason, WeightView, open_pack,
+    resident_bytes,
 };
 use modularbase_residency::{ByteLedger, Owner, Reservation};
 use pack_sdk::SlotRange;
@@ -243,8 +244,9 @@ impl Host {
     fn load(&self, entry: &PackEntry) -> Result<ResidentPack, EngineError> {
         let loaded = open_pack(&entry.path, &self.loading)?;
         let generation = loaded.generation.to_hex();
-        let stored = stored_dtypes(&loaded)?;
-        let needed = self.core.expert_bytes(&loaded.graph, &|name| stored.get(name).copied())? as u64;
+        let stored = stored_weights(&loaded);
+        let dtype = |name: &str| stored.get(name).map(|weight| StoredDtype::from(weight.dtype));
+        let needed = self.core.expert_bytes(&loaded.graph, &dtype)? as u64;
         self.declaration_holds(&loaded, needed)?;
         let reservation = self.ledger.reserve(Owner::Pack(generation.clone()), needed)?;
         let expert = self.place(&loaded, &stored, &generation)?;
@@ -255,18 +257,16 @@ impl Host {
     fn place(
         &self,
         loaded: &LoadedPack,
-        stored: &HashMap<String, StoredDtype>,
+        stored: &HashMap<&str, WeightView<'_>>,
         generation: &str,
     ) -> Result<Expert, EngineError> {
-        let tensors = loaded.weights.as_ref().map(|weights| weights.tensors()).transpose();
-        let tensors = tensors.map_err(weights_error)?;
         let own = |name: &str| {
-            let view = tensors.as_ref()?.tensor(name).ok()?;
+            let weight = stored.get(name)?;
             Some(StoredTensor {
                 name: name.to_owned(),
-                shape: view.shape().to_vec(),
-                dtype: *stored.get(name)?,
-                bytes: Cow::Borrowed(view.data()),
+                shape: weight.shape.to_vec(),
+                dtype: weight.dtype.into(),
+                bytes: Cow::Borrowed(weight.bytes),
             })
         };
         Ok(self.core.compile_expert(loaded.manifest.pack.name.as_str(), generation, &loaded.graph, &own)?)
@@ -306,20 +306,10 @@ fn fingerprint(file: &BaseFile, cache_dir: &std::path::Path) -> Result<Sha256, E
     hex.parse().map_err(|error: manifests::ValueError| EngineError::Option(error.message))
 }
 
-/// How each tensor of a pack's own file is stored.
-fn stored_dtypes(loaded: &LoadedPack) -> Result<HashMap<String, StoredDtype>, EngineError> {
-    let Some(weights) = &loaded.weights else { return Ok(HashMap::new()) };
-    let tensors = weights.tensors().map_err(weights_error)?;
-    let dtype = |dtype| match dtype {
-        safetensors::Dtype::F16 => StoredDtype::F16,
-        safetensors::Dtype::BF16 => StoredDtype::BF16,
-        _ => StoredDtype::F32,
-    };
-    Ok(tensors.iter().map(|(name, view)| (name.to_owned(), dtype(view.dtype()))).collect())
-}
-
-fn weights_error(error: modularbase_loader::WeightsError) -> EngineError {
-    EngineError::Option(error.to_string())
+/// The weights of a pack's own file by name.
+fn stored_weights(loaded: &LoadedPack) -> HashMap<&str, WeightView<'_>> {
+    let weights = loaded.weights.iter().flat_map(|file| file.weights());
+    weights.map(|weight| (weight.name, weight)).collect()
 }
 
 /// The slot of a base that no manifest describes: the layers from 3/5 to 4/5 of its depth, where the default base has

@@ -26,6 +26,10 @@ pub enum KernelError {
     #[error("ggml {block:?} needs columns that are a multiple of {multiple}, found {cols}")]
     GgmlWidth { block: GgmlBlock, multiple: usize, cols: usize },
 
+    /// A format that values are not rounded to.
+    #[error("values are rounded to Q8_0, Q4_0 or Q4_1, not to {block:?}")]
+    NotRounded { block: GgmlBlock },
+
     /// A size does not fit in the address space.
     #[error("matrix [{rows}, {cols}] is too large for this machine's address space")]
     TooLarge { rows: usize, cols: usize },

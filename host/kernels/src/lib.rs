@@ -42,6 +42,7 @@ pub use half_floats::{f16_to_f32, f32_to_f16};
 pub use linear::{LinearOutput, linear, linear_scratch};
 pub use norm::{layer_norm, rms_norm};
 pub use packed_matrix::Matrix;
+pub use quantize::append_ggml_blocks;
 pub use rope::{RopeAngles, RopeLayout, rope};
 pub use scratch::{Scratch, ScratchSizes};
 pub use thread_pool::{ThreadPool, split_range};

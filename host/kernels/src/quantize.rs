@@ -2,6 +2,9 @@
 
 use half::f16;
 
+use crate::error::{KernelError, check_length};
+use crate::weight_format::GgmlBlock;
+
 /// Weights in a block.
 pub(crate) const BLOCK: usize = 32;
 
@@ -39,6 +42,33 @@ pub(crate) fn q4_1(x: &[f32; BLOCK]) -> Block<16> {
     let inverse = if scale != 0.0 { 1.0 / scale } else { 0.0 };
     let q = x.map(|v| (((v - min) * inverse + 0.5) as u8).min(15));
     Block { scale: f16::from_f32(scale).to_bits(), min: f16::from_f32(min).to_bits(), q: nibbles(&q) }
+}
+
+/// Rounds whole blocks of `values` to Q8_0, Q4_0 or Q4_1 and appends them to `out` as files hold them (ggml's layout,
+/// little-endian).
+///
+/// # Errors
+/// Another format, or values that do not fill their last block.
+pub fn append_ggml_blocks(block: GgmlBlock, values: &[f32], out: &mut Vec<u8>) -> Result<(), KernelError> {
+    let (blocks, rest) = values.as_chunks::<BLOCK>();
+    check_length("values of a last, whole block", 0, rest.len())?;
+    for values in blocks {
+        match block {
+            GgmlBlock::Q8_0 => put(out, &q8_0(values), false),
+            GgmlBlock::Q4_0 => put(out, &q4_0(values), false),
+            GgmlBlock::Q4_1 => put(out, &q4_1(values), true),
+            _ => return Err(KernelError::NotRounded { block }),
+        }
+    }
+    Ok(())
+}
+
+fn put<const N: usize>(out: &mut Vec<u8>, block: &Block<N>, with_min: bool) {
+    out.extend(block.scale.to_le_bytes());
+    if with_min {
+        out.extend(block.min.to_le_bytes());
+    }
+    out.extend(block.q);
 }
 
 /// Two numbers below 16 to a byte: `j` low, `j + 16` high, as ggml does.

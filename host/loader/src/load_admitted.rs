@@ -147,7 +147,7 @@ impl Source {
         if let Some(weights) = &weights {
             weights.fits(graph.graph())?;
         }
-        let owned_weights = weights.as_ref().map(WeightsFile::names).transpose()?.unwrap_or_default();
+        let owned_weights = weights.as_ref().map(WeightsFile::names).unwrap_or_default();
         all_weights_have_values(graph.graph(), &owned_weights)?;
         declaration_holds(manifest, graph.graph(), &owned_weights)?;
         Ok(LoadedPack {

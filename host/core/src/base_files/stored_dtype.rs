@@ -112,6 +112,27 @@ impl StoredDtype {
     }
 }
 
+impl From<manifests::Dtype> for StoredDtype {
+    fn from(dtype: manifests::Dtype) -> Self {
+        use manifests::Dtype;
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+            Dtype::Q8_0 => Self::Ggml(GgmlDType::Q8_0),
+            Dtype::Q4_0 => Self::Ggml(GgmlDType::Q4_0),
+            Dtype::Q4_1 => Self::Ggml(GgmlDType::Q4_1),
+            Dtype::Q5_0 => Self::Ggml(GgmlDType::Q5_0),
+            Dtype::Q5_1 => Self::Ggml(GgmlDType::Q5_1),
+            Dtype::Q2K => Self::Ggml(GgmlDType::Q2K),
+            Dtype::Q3K => Self::Ggml(GgmlDType::Q3K),
+            Dtype::Q4K => Self::Ggml(GgmlDType::Q4K),
+            Dtype::Q5K => Self::Ggml(GgmlDType::Q5K),
+            Dtype::Q6K => Self::Ggml(GgmlDType::Q6K),
+        }
+    }
+}
+
 impl fmt::Display for StoredDtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
