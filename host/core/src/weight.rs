@@ -102,7 +102,7 @@ pub struct TensorMatrix {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) product: QMatMul,
-    /// The blocks in host memory once rows of a quantized table were asked for, as an embedding's are.
+    /// The blocks in host memory once rows of a quantized table on a GPU were asked for, as an embedding's are.
     host_copy: OnceLock<Vec<u8>>,
 }
 
@@ -138,12 +138,12 @@ impl TensorMatrix {
             QMatMul::QTensor(tensor) => tensor,
         };
         let dtype = StoredDtype::Ggml(tensor.dtype());
-        let table = match self.host_copy.get() {
+        let table: &[u8] = match self.host_copy.get() {
             Some(table) => table,
-            None => {
-                let bytes = tensor.data()?.into_owned();
-                self.host_copy.get_or_init(|| bytes)
-            }
+            None => match tensor.data()? {
+                Cow::Borrowed(table) => table,
+                Cow::Owned(table) => self.host_copy.get_or_init(|| table),
+            },
         };
         let row_bytes = dtype.row_bytes(self.columns).unwrap_or(0);
         let mut values = Vec::with_capacity(ids.len() * self.columns);
@@ -167,7 +167,8 @@ impl Weight {
         }
     }
 
-    /// Bytes of device memory it owns.
+    /// Bytes of device memory it owns. On CUDA candle pads matrices in blocks by 512 values, and its allocator rounds every
+    /// piece up to 512 bytes: together under a thousandth of a base.
     pub fn bytes(&self) -> usize {
         match self {
             Self::CpuMatrix(matrix) => matrix.bytes(),

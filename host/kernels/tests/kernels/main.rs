@@ -6,4 +6,5 @@ mod common;
 mod linear;
 mod matrix;
 mod operations;
+mod scratch;
 mod thread_pool;

@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 use modularbase_kernels::{
-    GgmlBlock, KernelError, LinearOutput, Matrix, Scratch, ThreadPool, WeightFormat, linear,
+    GgmlBlock, KernelError, LinearOutput, Matrix, Scratch, ThreadPool, WeightFormat, append_ggml_blocks,
+    linear,
 };
 
 use crate::common::Random;
@@ -270,4 +271,20 @@ fn rows_of_a_matrix_are_the_same_to_the_bit_as_a_matrix_of_their_own_shared_or_n
         }
         assert!(matrix.row_block(70, 11).is_err() && matrix.row_block(3, 0).is_err());
     }
+}
+
+#[test]
+fn values_rounded_for_a_file_are_packed_as_those_rounded_for_a_matrix() {
+    let (rows, cols) = (17, 96);
+    let mut random = Random(5);
+    let values: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
+    for block in [GgmlBlock::Q8_0, GgmlBlock::Q4_0, GgmlBlock::Q4_1] {
+        let mut bytes = Vec::new();
+        append_ggml_blocks(block, &values, &mut bytes).unwrap();
+        let from_file = Matrix::from_ggml(block, rows, cols, &bytes, None).unwrap();
+        let direct = Matrix::from_f32(block.packed_format(), rows, cols, &values).unwrap();
+        assert_eq!(self::rows(&from_file), self::rows(&direct), "{block:?}");
+    }
+    assert!(append_ggml_blocks(GgmlBlock::Q8_0, &values[..33], &mut Vec::new()).is_err());
+    assert!(append_ggml_blocks(GgmlBlock::F16, &values, &mut Vec::new()).is_err());
 }
