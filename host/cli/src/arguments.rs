@@ -113,9 +113,11 @@ pub(crate) enum Command {
     /// List, show and fetch bases.
     #[command(subcommand)]
     Base(BaseCommand),
-    /// List, inspect and verify packs.
+    /// List, inspect, verify, install and steer packs, in the folder and on the host that serves it.
     #[command(subcommand)]
     Packs(PacksCommand),
+    /// Watch a running host: its memory, packs and rates.
+    Top(TopArguments),
     /// Measure how well the model predicts a text: the mean loss in nats a token.
     Score(ScoreArguments),
     /// Measure speed and memory; the entry behind `cargo xtask bench`.
@@ -179,15 +181,87 @@ pub(crate) enum BaseCommand {
     },
 }
 
+/// To whom a command goes. A host that serves the folder of packs is found by itself.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Host")]
+pub(crate) struct HostChoice {
+    /// Ask the host with this process id, where several serve the folder.
+    #[arg(long, value_name = "PID")]
+    pub(crate) host: Option<u32>,
+    /// Use the folder alone, even if a host serves it.
+    #[arg(long, conflicts_with = "host")]
+    pub(crate) offline: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArguments {
+    /// Print one picture as text and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Watch the host with this process id, where several serve the folder.
+    #[arg(long, value_name = "PID", help_heading = "Host")]
+    pub(crate) host: Option<u32>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum PacksCommand {
-    /// List the packs in the folder and whether each can be used.
-    List,
+    /// List the packs in the folder and how far each has come on the running host.
+    List {
+        #[command(flatten)]
+        host: HostChoice,
+    },
     /// Show one pack.
     Show {
         /// Its name.
-        name: PackName,
+        name: String,
+        #[command(flatten)]
+        host: HostChoice,
     },
+    /// Tell what happened to packs on the running host.
+    Events {
+        /// Go on with what will happen, until Ctrl-C or the host's end.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only events after this number.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        after: u64,
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Keep a pack on the device once it is there; holds over a restart.
+    Pin {
+        /// Its name.
+        name: PackName,
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Let a pack be evicted again.
+    Unpin {
+        /// Its name.
+        name: PackName,
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Set how late a pack is evicted: packs of higher priority later. Holds over a restart.
+    Priority {
+        /// Its name.
+        name: PackName,
+        /// A whole number; 0 where nothing is said.
+        #[arg(allow_negative_numbers = true)]
+        priority: i32,
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Take a pack from the device; it is loaded again when asked for.
+    Evict {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Packs that are kept out, and why.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Tell everything that can be known of a pack or library without running its code.
     Inspect {
         /// A pack's folder, or a dynamic library.
@@ -218,6 +292,22 @@ pub(crate) enum PacksCommand {
     Measure {
         /// The pack's folder, with the library, the weights and a manifest.
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List the packs that are kept out, with the reasons.
+    List {
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Let a pack try again.
+    Clear {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        host: HostChoice,
     },
 }
 

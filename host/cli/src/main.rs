@@ -10,6 +10,7 @@ mod bench;
 mod chat;
 mod documents;
 mod failure;
+mod host_choice;
 mod interrupt;
 mod model;
 mod packs;
@@ -18,6 +19,8 @@ mod run;
 mod score;
 mod settings;
 mod terminal;
+mod times;
+mod top;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -60,6 +63,7 @@ fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
         Command::Chat(arguments) => chat::chat(&arguments, &settings, started)?,
         Command::Base(command) => base::command(command, &settings)?,
         Command::Packs(command) => return packs::command(command, &settings),
+        Command::Top(arguments) => top::top(&arguments, &settings)?,
         Command::Score(arguments) => score::score(&arguments, &settings, started)?,
         Command::Bench(arguments) => bench::bench(&arguments.what, &settings, started)?,
     }

@@ -40,6 +40,39 @@ pub(crate) fn is_interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
+/// Columns of the terminal that stdout is; `None` where it is none.
+pub(crate) fn stdout_width() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    // A terminal of no size, as some pipelines make, has the usual one.
+    let columns = ratatui::crossterm::terminal::size().map_or(0, |(columns, _)| usize::from(columns));
+    Some(if columns == 0 { 80 } else { columns })
+}
+
+/// A text in pieces of at most `width` characters, broken between words where that is possible.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if let Some(line) = lines.last_mut()
+            && line.chars().count() + 1 + length <= width
+        {
+            line.push(' ');
+            line.push_str(word);
+            continue;
+        }
+        let mut rest = word;
+        while let Some((at, _)) = rest.char_indices().nth(width) {
+            lines.push(rest[..at].to_owned());
+            rest = &rest[at..];
+        }
+        lines.push(rest.to_owned());
+    }
+    lines
+}
+
 /// A bar that counts bytes up to `total`; invisible unless stderr is a terminal.
 pub(crate) fn byte_bar(what: &str, total: u64) -> ProgressBar {
     bar(what, total, "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
@@ -108,6 +141,14 @@ mod tests {
     fn columns_line_up_and_lines_end_clean() {
         let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
         assert_eq!(table(&rows), "a    bb\nccc  d\n");
+    }
+
+    #[test]
+    fn texts_are_wrapped_between_words_and_long_words_are_cut() {
+        assert_eq!(wrapped("", 5), [] as [&str; 0]);
+        assert_eq!(wrapped("a bc def", 4), ["a bc", "def"]);
+        assert_eq!(wrapped("x äöüßäöü y", 3), ["x", "äöü", "ßäö", "ü y"]);
+        assert_eq!(wrapped("abc", 0), ["a", "b", "c"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use safetensors::tensor::{Dtype as StoredDtype, SafeTensors, TensorView};
 use serde_json::json;
 
-use super::list::bad_pack;
+use super::bad_pack;
 use super::unfinished_pack::UnfinishedPack;
 use crate::settings::Settings;
 use crate::terminal::{bytes_text, print_json, print_line};

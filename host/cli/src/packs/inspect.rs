@@ -5,7 +5,7 @@ use std::path::Path;
 use modularbase_loader::{ElfInspection, Severity, inspect_library};
 use serde_json::json;
 
-use super::list::bad_pack;
+use super::bad_pack;
 use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::terminal::{print, print_json, table};

@@ -1,90 +1,101 @@
-//! `packs list` and `packs show`: what lies in the folder and whether it can be used. No code of a pack runs.
+//! `packs list` and `packs show`: what lies in the folder, and how far a running host has brought it. No code of a pack
+//! runs here.
 
-use manifests::{PackManifest, PackName};
+use manifests::{OperatorWishes, PACK_MANIFEST_FILE, PackManifest, Sha256};
 use modularbase_engine::{PackEntry, PackState};
-use modularbase_loader::{BaseContext, fits_base, inspect};
+use modularbase_loader::Generation;
+use modularbase_manager::PackReport;
 use serde_json::{Value, json};
 
-use crate::failure::{Exit, Failure};
+use super::folder::{FolderPack, judged};
+use super::report_table::{manifest_rows, report_rows, report_table};
+use crate::arguments::HostChoice;
+use crate::host_choice::{Operated, explain, find, unknown_pack};
 use crate::settings::Settings;
-use crate::terminal::{bytes_text, notice, print, print_json, table};
-
-/// A pack of the folder with the reason not to use it.
-struct Judged {
-    entry: PackEntry,
-    /// Why it is kept out, in words.
-    refused: Option<String>,
-}
+use crate::terminal::{bytes_text, notice, print, print_json, stdout_width, table};
 
 /// Prints the packs of the folder.
-pub(crate) fn list(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn list(choice: &HostChoice, settings: &Settings) -> anyhow::Result<()> {
+    if let Some(mut host) = find(choice, settings)? {
+        let packs = host.client.packs().map_err(explain)?;
+        return print_reports(&packs, settings);
+    }
     let packs = judged(settings)?;
     if settings.json {
-        return print_json(&packs.iter().map(Judged::json).collect::<Vec<_>>());
+        let wishes = wishes(settings);
+        return print_json(&packs.iter().map(|pack| pack_json(pack, &wishes)).collect::<Vec<_>>());
     }
     if packs.is_empty() {
-        notice(&format!(
-            "no packs in {}; `cargo xtask run` lays out those of the repository",
-            settings.packs_dir()?.display()
-        ));
-        return Ok(());
+        return no_packs(settings);
     }
     let mut rows = vec![header()];
-    rows.extend(packs.iter().map(|pack| row(&pack.entry, pack.state(), pack.refused.as_deref())));
+    rows.extend(packs.iter().map(row));
     print(&table(&rows))
 }
 
+/// Prints packs of a running host.
+pub(super) fn print_reports(packs: &[PackReport], settings: &Settings) -> anyhow::Result<()> {
+    if settings.json {
+        return print_json(&packs);
+    }
+    if packs.is_empty() {
+        return no_packs(settings);
+    }
+    print(&report_table(packs, stdout_width()))
+}
+
 /// Prints one pack.
-pub(crate) fn show(name: &PackName, settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn show(name: &str, choice: &HostChoice, settings: &Settings) -> anyhow::Result<()> {
+    match find(choice, settings)? {
+        Some(host) => show_running(host, name, settings),
+        None => show_folder(name, settings),
+    }
+}
+
+/// Shows what requests for the name get, then what else has it: the old generation that still drains.
+fn show_running(mut host: Operated, name: &str, settings: &Settings) -> anyhow::Result<()> {
+    let mut reports = host.packs_with(name)?;
+    reports.retain(|pack| pack.name == name);
+    reports.sort_by_key(|pack| !pack.routable);
+    let mut texts = Vec::new();
+    let mut values = Vec::new();
+    for report in &reports {
+        let manifest = manifest_of(report);
+        let mut value = json!(report);
+        value["manifest"] = json!(manifest);
+        values.push(value);
+        let mut rows = report_rows(report);
+        rows.extend(manifest.iter().flat_map(manifest_rows));
+        texts.push(table(&rows));
+    }
+    if settings.json {
+        let mut values = values.into_iter();
+        let mut first = values.next().unwrap_or_default();
+        first["others"] = values.collect();
+        return print_json(&first);
+    }
+    print(&texts.join("\n"))
+}
+
+fn show_folder(name: &str, settings: &Settings) -> anyhow::Result<()> {
     let packs = judged(settings)?;
-    let Some(pack) = packs.iter().find(|pack| pack.entry.name == name.as_str()) else {
-        let known: Vec<&str> = packs.iter().map(|pack| pack.entry.name.as_str()).collect();
-        let message = format!("there is no pack `{name}` in {}", settings.packs_dir()?.display());
-        let help = if known.is_empty() {
-            "there are none".to_owned()
-        } else {
-            format!("there are: {}", known.join(", "))
-        };
-        return Err(Failure::usage(message).help(help).into());
+    let Some(pack) = packs.iter().find(|pack| pack.name == name) else {
+        let known = packs.iter().map(|pack| pack.name.as_str());
+        return Err(unknown_pack(name, &format!("in {}", settings.packs_dir()?.display()), known).into());
     };
     if settings.json {
-        let mut value = pack.json();
-        value["manifest"] = json!(pack.entry.manifest);
+        let mut value = pack_json(pack, &wishes(settings));
+        value["manifest"] = json!(pack.manifest);
         return print_json(&value);
     }
-    let mut rows = vec![vec!["name".to_owned(), pack.entry.name.clone()]];
+    let mut rows = vec![vec!["name".to_owned(), pack.name.clone()]];
     let mut add = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
-    add("folder", pack.entry.path.display().to_string());
-    add(
-        "state",
-        pack.refused.as_ref().map_or(pack.state().to_owned(), |why| format!("{}: {why}", pack.state())),
-    );
-    if let Some(generation) = pack.entry.generation {
+    add("folder", pack.path.display().to_string());
+    add("state", state_text(pack));
+    if let Some(generation) = pack.generation {
         add("generation", generation.to_hex());
     }
-    if let Some(manifest) = &pack.entry.manifest {
-        add("id", manifest.pack.id.to_string());
-        add("version", manifest.pack.version.to_string());
-        add("kind", manifest.pack.kind.to_string());
-        add("description", manifest.pack.description.clone());
-        add("licence", manifest.pack.license.clone());
-        add("keywords", manifest.pack.keywords.join(", "));
-        add(
-            "ABI",
-            format!("{}, opset {}, {}", manifest.abi.version, manifest.abi.opset, manifest.abi.target),
-        );
-        add("base", manifest.base.fingerprint.to_string());
-        for record in manifest.files() {
-            add("file", format!("{}, {}, sha256:{}", record.file, bytes_text(record.size), record.sha256));
-        }
-        let memory = manifest.memory.resident_bytes.iter();
-        let memory: Vec<_> = memory.map(|(dtype, bytes)| format!("{dtype} {}", bytes_text(*bytes))).collect();
-        add("memory", memory.join(", "));
-        add("fusion weight", manifest.fusion.default_weight.to_string());
-        for (id, versions) in &manifest.dependencies {
-            add("needs", format!("{id} {versions}"));
-        }
-    }
+    rows.extend(pack.manifest.iter().flat_map(manifest_rows));
     print(&table(&rows))
 }
 
@@ -95,94 +106,89 @@ pub(crate) fn entries_table(entries: &[PackEntry]) -> String {
     }
     let mut rows = vec![header()];
     rows.extend(entries.iter().map(|entry| {
-        let reason = match &entry.state {
-            PackState::Quarantined(reason) => Some(reason.to_string()),
-            _ => None,
-        };
-        row(entry, entry.state.word(), reason.as_deref())
+        let manifest = entry.manifest.as_ref();
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let bytes = manifest.map(|manifest| manifest.files().iter().map(|record| record.size).sum());
+        vec![
+            entry.name.clone(),
+            or_dash(manifest.map(|manifest| manifest.pack.version.to_string())),
+            or_dash(manifest.map(|manifest| manifest.pack.kind.to_string())),
+            or_dash(entry.generation.map(|generation| generation.to_string())),
+            or_dash(bytes.map(bytes_text)),
+            match &entry.state {
+                PackState::Quarantined(reason) => format!("quarantined: {reason}"),
+                state => state.word().to_owned(),
+            },
+        ]
     }));
     table(&rows)
 }
 
-fn judged(settings: &Settings) -> anyhow::Result<Vec<Judged>> {
-    let entries = modularbase_engine::scan(settings.packs_dir()?).map_err(crate::model::explain)?;
-    if entries.is_empty() {
-        return Ok(Vec::new());
-    }
-    // Without a base, what can be known of the files alone is still worth showing.
-    let base = match super::base_context(settings) {
-        Ok(base) => Some(base),
-        Err(error) => {
-            notice(&format!("note: {error}; whether packs fit it is not checked"));
-            None
+/// The manifest beside a host's pack, if it still is that generation's.
+fn manifest_of(report: &PackReport) -> Option<PackManifest> {
+    let path = report.path.join(PACK_MANIFEST_FILE);
+    let bytes = std::fs::read(path).ok()?;
+    let manifest = PackManifest::parse_bytes(&bytes).ok()?;
+    let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
+    let generation = Generation::new(&Sha256::of_bytes(&bytes), &manifest.library.sha256, weights).to_hex();
+    let is_its = report.generation.as_ref().is_none_or(|known| *known == generation);
+    is_its.then_some(manifest)
+}
+
+/// Wishes that can't be read are a host's to complain about; the list goes without them.
+fn wishes(settings: &Settings) -> OperatorWishes {
+    let read = settings.packs_dir().ok().map(OperatorWishes::read);
+    match read {
+        Some(Ok(wishes)) => wishes,
+        Some(Err(error)) => {
+            notice(&format!("note: {error}"));
+            OperatorWishes::default()
         }
-    };
-    let judge = |entry: PackEntry| {
-        let refused = match &entry.state {
-            PackState::Quarantined(reason) => Some(reason.to_string()),
-            _ => refusal(&entry, base.as_ref()),
-        };
-        Judged { entry, refused }
-    };
-    Ok(entries.into_iter().map(judge).collect())
-}
-
-/// What speaks against a pack whose files are sound, as far as it can be known without running its code.
-fn refusal(entry: &PackEntry, base: Option<&BaseContext>) -> Option<String> {
-    if let (Some(manifest), Some(base)) = (&entry.manifest, base)
-        && let Err(mismatch) = fits_base(manifest, base)
-    {
-        return Some(mismatch.to_string());
-    }
-    match inspect(&entry.path) {
-        Ok(inspection) => inspection.elf.refusals().next().map(ToString::to_string),
-        Err(error) => Some(error.failure.to_string()),
+        None => OperatorWishes::default(),
     }
 }
 
-impl Judged {
-    fn state(&self) -> &'static str {
-        if self.refused.is_some() { "quarantined" } else { self.entry.state.word() }
-    }
+fn pack_json(pack: &FolderPack, wishes: &OperatorWishes) -> Value {
+    let manifest = pack.manifest.as_ref();
+    let name = manifest.map(|manifest| &manifest.pack.name);
+    json!({
+        "name": pack.name,
+        "id": manifest.map(|manifest| &manifest.pack.id),
+        "version": manifest.map(|manifest| manifest.pack.version.to_string()),
+        "kind": manifest.map(|manifest| manifest.pack.kind),
+        "generation": pack.generation.map(|generation| generation.to_hex()),
+        "state": pack.state,
+        "reason": pack.reason,
+        "path": pack.path.display().to_string(),
+        "file_bytes": pack.file_bytes(),
+        "keep": name.is_some_and(|name| wishes.keep.contains(name)),
+        "priority": name.and_then(|name| wishes.priorities.get(name)).unwrap_or(&0),
+    })
+}
 
-    fn json(&self) -> Value {
-        let manifest = self.entry.manifest.as_ref();
-        json!({
-            "name": self.entry.name,
-            "id": manifest.map(|manifest| &manifest.pack.id),
-            "version": manifest.map(|manifest| manifest.pack.version.to_string()),
-            "kind": manifest.map(|manifest| manifest.pack.kind),
-            "generation": self.entry.generation.map(|generation| generation.to_hex()),
-            "state": self.state(),
-            "reason": self.refused,
-            "path": self.entry.path,
-            "file_bytes": manifest.map(file_bytes),
-        })
-    }
+fn no_packs(settings: &Settings) -> anyhow::Result<()> {
+    let folder = settings.packs_dir()?.display();
+    notice(&format!("no packs in {folder}; `cargo xtask run` lays out those of the repository"));
+    Ok(())
 }
 
 fn header() -> Vec<String> {
     ["NAME", "VERSION", "KIND", "GENERATION", "SIZE", "STATE"].map(str::to_owned).to_vec()
 }
 
-fn row(entry: &PackEntry, state: &str, reason: Option<&str>) -> Vec<String> {
-    let manifest = entry.manifest.as_ref();
+fn row(pack: &FolderPack) -> Vec<String> {
+    let manifest = pack.manifest.as_ref();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
-        entry.name.clone(),
+        pack.name.clone(),
         or_dash(manifest.map(|manifest| manifest.pack.version.to_string())),
         or_dash(manifest.map(|manifest| manifest.pack.kind.to_string())),
-        or_dash(entry.generation.map(|generation| generation.to_string())),
-        or_dash(manifest.map(|manifest| bytes_text(file_bytes(manifest)))),
-        reason.map_or(state.to_owned(), |why| format!("{state}: {why}")),
+        or_dash(pack.generation.map(|generation| generation.to_string())),
+        or_dash(pack.file_bytes().map(bytes_text)),
+        state_text(pack),
     ]
 }
 
-fn file_bytes(manifest: &PackManifest) -> u64 {
-    manifest.files().iter().map(|record| record.size).sum()
-}
-
-/// The failure of a pack that can't be looked at.
-pub(super) fn bad_pack(message: impl Into<String>) -> Failure {
-    Failure::new(Exit::BadPack, message)
+fn state_text(pack: &FolderPack) -> String {
+    pack.reason.as_ref().map_or(pack.state.to_string(), |why| format!("{}: {why}", pack.state))
 }

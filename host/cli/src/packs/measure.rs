@@ -7,7 +7,7 @@ use manifests::{Dtype, MemoryDeclaration};
 use modularbase_loader::resident_bytes;
 use safetensors::SafeTensors;
 
-use super::list::bad_pack;
+use super::bad_pack;
 use super::unfinished_pack::UnfinishedPack;
 use crate::settings::Settings;
 use crate::terminal::{bytes_text, print, print_json, table};

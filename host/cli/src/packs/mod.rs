@@ -1,13 +1,19 @@
-//! `packs list|show|inspect|verify|init-weights|measure`.
+//! `packs ...`: what operators and authors do with packs.
 
+mod events;
+mod folder;
 mod forward_check;
 mod init_weights;
 mod inspect;
 mod list;
 mod measure;
+mod quarantine;
+mod report_table;
 mod unfinished_pack;
+mod verdict;
 mod verification;
 mod verify;
+mod wishes;
 
 use std::process::ExitCode;
 
@@ -18,17 +24,30 @@ use modularbase_loader::{BaseContext, FileCache, LoadContext, ProbeLimits, Probe
 
 use crate::arguments::PacksCommand;
 use crate::base::ChosenBase;
+use crate::failure::{Exit, Failure};
 use crate::model::{explain, slot};
 use crate::settings::{Settings, cache_folder};
 
 pub(crate) use list::entries_table;
+pub(crate) use report_table::{one_line, reason, short};
+pub(crate) use wishes::outcome_text;
 
 /// Runs one of the commands.
 pub(crate) fn command(command: PacksCommand, settings: &Settings) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match command {
-        PacksCommand::List => list::list(settings).map(done),
-        PacksCommand::Show { name } => list::show(&name, settings).map(done),
+        PacksCommand::List { host } => list::list(&host, settings).map(done),
+        PacksCommand::Show { name, host } => list::show(&name, &host, settings).map(done),
+        PacksCommand::Events { follow, after, host } => {
+            events::events(follow, after, &host, settings).map(done)
+        }
+        PacksCommand::Pin { name, host } => wishes::keep(&name, true, &host, settings).map(done),
+        PacksCommand::Unpin { name, host } => wishes::keep(&name, false, &host, settings).map(done),
+        PacksCommand::Priority { name, priority, host } => {
+            wishes::priority(&name, priority, &host, settings).map(done)
+        }
+        PacksCommand::Evict { name, host } => wishes::evict(&name, &host, settings).map(done),
+        PacksCommand::Quarantine(command) => quarantine::command(&command, settings).map(done),
         PacksCommand::Inspect { path } => inspect::inspect(&path, settings).map(done),
         PacksCommand::Verify { dir } => verify::verify(&dir, settings),
         PacksCommand::InitWeights { dir, seed } => init_weights::init_weights(&dir, seed, settings).map(done),
@@ -57,4 +76,9 @@ pub(crate) fn load_context(settings: &Settings, prober: Prober) -> anyhow::Resul
 /// The prober with the usual limits.
 fn prober() -> Prober {
     Prober::this_program(ProbeLimits::default())
+}
+
+/// The failure of a pack that can't be looked at.
+fn bad_pack(message: impl Into<String>) -> Failure {
+    Failure::new(Exit::BadPack, message)
 }

@@ -7,7 +7,7 @@ use modularbase_graph::{CheckedGraph, infer_shapes};
 use modularbase_loader::{BaseContext, copies_fit_base, fits_base, inspect_library};
 use pack_sdk::config_json;
 
-use super::list::bad_pack;
+use super::bad_pack;
 use crate::failure::Failure;
 
 /// What is known of it, its graph included.
