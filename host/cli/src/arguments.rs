@@ -262,6 +262,20 @@ pub(crate) enum PacksCommand {
     /// Packs that are kept out, and why.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Put a pack into the folder, whole or not at all; one of the same name is replaced.
+    Install {
+        /// A pack's folder, or its .mbpack archive.
+        source: PathBuf,
+        #[command(flatten)]
+        host: HostChoice,
+    },
+    /// Take a pack out of the folder; requests that use it end undisturbed.
+    Remove {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        host: HostChoice,
+    },
     /// Tell everything that can be known of a pack or library without running its code.
     Inspect {
         /// A pack's folder, or a dynamic library.

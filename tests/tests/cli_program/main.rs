@@ -3,6 +3,7 @@
 mod answers;
 mod conversation;
 mod fetching;
+mod operating;
 mod packs;
 mod program;
 mod refusals;

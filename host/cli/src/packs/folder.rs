@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use manifests::{PACK_MANIFEST_FILE, PackManifest};
 use modularbase_loader::{
-    BaseContext, Candidate, CandidateKind, Examined, Generation, candidates, examine, fits_base, inspect,
+    BaseContext, Candidate, CandidateKind, Examined, FileCache, Generation, PackFolder, TrustPolicy,
+    archive_manifest, candidates, examine, fits_base, inspect, unpack,
 };
 use modularbase_manager::PackState;
 
@@ -21,8 +22,12 @@ pub(crate) struct FolderPack {
     pub(crate) path: PathBuf,
     /// The same without symbolic links.
     pub(crate) canonical: PathBuf,
+    /// Its manifest, where that is sound.
     pub(crate) manifest: Option<PackManifest>,
-    pub(crate) generation: Option<Generation>,
+    /// Its files, where all are what the manifest says; an archive's lie in the cache.
+    pub(crate) files: Option<Box<PackFolder>>,
+    /// Who signed it, in words, once that was judged.
+    pub(crate) signer: Option<String>,
     /// How far it would come.
     pub(crate) state: PackState,
     /// What it waits for, or why it is kept out.
@@ -32,6 +37,7 @@ pub(crate) struct FolderPack {
 /// Reads the packs of a folder, in order of the entries' names; none where there is no such folder. Of packs with one
 /// name, all but the first are kept out.
 pub(crate) fn read(folder: &Path) -> anyhow::Result<Vec<FolderPack>> {
+    let cache = super::file_cache()?;
     let found = match candidates(folder) {
         Ok(found) => found,
         Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -43,7 +49,7 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<Vec<FolderPack>> {
     let mut first_of: HashMap<String, PathBuf> = HashMap::new();
     let mut packs = Vec::with_capacity(found.len());
     for candidate in found {
-        let mut pack = look(candidate);
+        let mut pack = look(candidate, &cache);
         if let Some(first) = first_of.get(&pack.name) {
             pack.state = PackState::Quarantined;
             pack.reason = Some(format!("the name `{}` is taken by `{}`", pack.name, first.display()));
@@ -69,8 +75,10 @@ pub(crate) fn judged(settings: &Settings) -> anyhow::Result<Vec<FolderPack>> {
             None
         }
     };
+    let trust = &settings.host.trust;
+    let policy = TrustPolicy::new(trust.policy, trust.keys.clone());
     for pack in packs.iter_mut().filter(|pack| pack.state == PackState::Registered) {
-        if let Some(why) = refusal(pack, base.as_ref()) {
+        if let Err(why) = pack.judge(&policy, base.as_ref()) {
             pack.state = PackState::Quarantined;
             pack.reason = Some(why);
         }
@@ -78,60 +86,80 @@ pub(crate) fn judged(settings: &Settings) -> anyhow::Result<Vec<FolderPack>> {
     Ok(packs)
 }
 
-fn look(candidate: Candidate) -> FolderPack {
-    let own_name = candidate.path.file_stem().filter(|_| candidate.kind == CandidateKind::Archive);
-    let own_name = own_name.unwrap_or(candidate.name()).to_string_lossy().into_owned();
+fn look(candidate: Candidate, cache: &FileCache) -> FolderPack {
+    let is_archive = candidate.kind == CandidateKind::Archive;
+    let own_name = candidate.path.file_stem().filter(|_| is_archive).unwrap_or(candidate.name());
     let mut pack = FolderPack {
-        name: own_name,
+        name: own_name.to_string_lossy().into_owned(),
         path: candidate.path,
         canonical: candidate.canonical,
         manifest: None,
-        generation: None,
+        files: None,
+        signer: None,
         state: PackState::Registered,
         reason: None,
     };
-    if candidate.kind == CandidateKind::Archive {
-        pack.state = PackState::Seen;
-        pack.reason = Some("an archive: a host unpacks it".to_owned());
-        return pack;
-    }
-    match examine(&pack.path) {
-        Examined::Complete(folder) => {
-            pack.generation = Some(folder.generation);
-            pack.manifest = Some(folder.manifest);
+    let examined = if is_archive {
+        match unpack(&pack.path, cache) {
+            Ok(folder) => examine(&folder),
+            Err(error) if error.is_incomplete() => Examined::Incomplete { reason: error.to_string() },
+            Err(error) => {
+                pack.refuse(error.to_string());
+                pack.name_after(archive_manifest(&pack.path).ok());
+                return pack;
+            }
+        }
+    } else {
+        examine(&pack.path)
+    };
+    match examined {
+        Examined::Complete(files) => {
+            pack.name_after(Some(files.manifest.clone()));
+            pack.files = Some(files);
+            return pack;
         }
         Examined::Incomplete { reason } => {
             pack.state = PackState::Seen;
             pack.reason = Some(reason);
         }
-        Examined::Unsound(error) => {
-            pack.state = PackState::Quarantined;
-            pack.reason = Some(error.to_string());
-        }
+        Examined::Unsound(error) => pack.refuse(error.to_string()),
     }
-    if pack.manifest.is_none() {
-        pack.manifest = PackManifest::read(&pack.path.join(PACK_MANIFEST_FILE)).ok();
-    }
-    if let Some(manifest) = &pack.manifest {
-        pack.name = manifest.pack.name.to_string();
+    if !is_archive {
+        pack.name_after(PackManifest::read(&pack.path.join(PACK_MANIFEST_FILE)).ok());
     }
     pack
 }
 
-/// What speaks against a pack whose files are sound, as far as it can be known without running its code.
-fn refusal(pack: &FolderPack, base: Option<&BaseContext>) -> Option<String> {
-    if let (Some(manifest), Some(base)) = (&pack.manifest, base)
-        && let Err(mismatch) = fits_base(manifest, base)
-    {
-        return Some(mismatch.to_string());
-    }
-    match inspect(&pack.path) {
-        Ok(inspection) => inspection.elf.refusals().next().map(ToString::to_string),
-        Err(error) => Some(error.failure.to_string()),
-    }
-}
-
 impl FolderPack {
+    /// Its identity, where its files are what the manifest says.
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.files.as_ref().map(|files| files.generation)
+    }
+
+    fn name_after(&mut self, manifest: Option<PackManifest>) {
+        if let Some(manifest) = &manifest {
+            self.name = manifest.pack.name.to_string();
+        }
+        self.manifest = manifest;
+    }
+
+    fn refuse(&mut self, reason: String) {
+        self.state = PackState::Quarantined;
+        self.reason = Some(reason);
+    }
+
+    /// An error where something speaks against its sound files, as far as that can be known without running its code.
+    fn judge(&mut self, policy: &TrustPolicy, base: Option<&BaseContext>) -> Result<(), String> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let signature = policy.judge(files).map_err(|error| error.to_string())?;
+        self.signer = Some(signature.to_string());
+        if let Some(base) = base {
+            fits_base(&files.manifest, base).map_err(|mismatch| mismatch.to_string())?;
+        }
+        let inspection = inspect(&files.path).map_err(|error| error.failure.to_string())?;
+        inspection.elf.refusals().next().map_or(Ok(()), |refusal| Err(refusal.to_string()))
+    }
+
     /// Bytes of the files that its manifest names.
     pub(crate) fn file_bytes(&self) -> Option<u64> {
         let manifest = self.manifest.as_ref()?;

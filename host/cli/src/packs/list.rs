@@ -92,8 +92,11 @@ fn show_folder(name: &str, settings: &Settings) -> anyhow::Result<()> {
     let mut add = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
     add("folder", pack.path.display().to_string());
     add("state", state_text(pack));
-    if let Some(generation) = pack.generation {
+    if let Some(generation) = pack.generation() {
         add("generation", generation.to_hex());
+    }
+    if let Some(signer) = &pack.signer {
+        add("signer", signer.clone());
     }
     rows.extend(pack.manifest.iter().flat_map(manifest_rows));
     print(&table(&rows))
@@ -156,11 +159,12 @@ fn pack_json(pack: &FolderPack, wishes: &OperatorWishes) -> Value {
         "id": manifest.map(|manifest| &manifest.pack.id),
         "version": manifest.map(|manifest| manifest.pack.version.to_string()),
         "kind": manifest.map(|manifest| manifest.pack.kind),
-        "generation": pack.generation.map(|generation| generation.to_hex()),
+        "generation": pack.generation().map(|generation| generation.to_hex()),
         "state": pack.state,
         "reason": pack.reason,
         "path": pack.path.display().to_string(),
         "file_bytes": pack.file_bytes(),
+        "signer": pack.signer,
         "keep": name.is_some_and(|name| wishes.keep.contains(name)),
         "priority": name.and_then(|name| wishes.priorities.get(name)).unwrap_or(&0),
     })
@@ -183,7 +187,7 @@ fn row(pack: &FolderPack) -> Vec<String> {
         pack.name.clone(),
         or_dash(manifest.map(|manifest| manifest.pack.version.to_string())),
         or_dash(manifest.map(|manifest| manifest.pack.kind.to_string())),
-        or_dash(pack.generation.map(|generation| generation.to_string())),
+        or_dash(pack.generation().map(|generation| generation.to_string())),
         or_dash(pack.file_bytes().map(bytes_text)),
         state_text(pack),
     ]

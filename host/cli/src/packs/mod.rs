@@ -5,6 +5,7 @@ mod folder;
 mod forward_check;
 mod init_weights;
 mod inspect;
+mod install;
 mod list;
 mod measure;
 mod quarantine;
@@ -47,6 +48,8 @@ pub(crate) fn command(command: PacksCommand, settings: &Settings) -> anyhow::Res
             wishes::priority(&name, priority, &host, settings).map(done)
         }
         PacksCommand::Evict { name, host } => wishes::evict(&name, &host, settings).map(done),
+        PacksCommand::Install { source, host } => install::install(&source, &host, settings).map(done),
+        PacksCommand::Remove { name, host } => install::remove(&name, &host, settings).map(done),
         PacksCommand::Quarantine(command) => quarantine::command(&command, settings).map(done),
         PacksCommand::Inspect { path } => inspect::inspect(&path, settings).map(done),
         PacksCommand::Verify { dir } => verify::verify(&dir, settings),
@@ -69,8 +72,12 @@ pub(crate) fn base_context(settings: &Settings) -> anyhow::Result<BaseContext> {
 
 /// What loading a pack needs to know, with this prober.
 pub(crate) fn load_context(settings: &Settings, prober: Prober) -> anyhow::Result<LoadContext> {
-    let cache = FileCache::new(cache_folder()?.join("packs"));
-    Ok(LoadContext::new(cache, base_context(settings)?, prober))
+    Ok(LoadContext::new(file_cache()?, base_context(settings)?, prober))
+}
+
+/// Where copies of packs' files are kept.
+fn file_cache() -> anyhow::Result<FileCache> {
+    Ok(FileCache::new(cache_folder()?.join("packs")))
 }
 
 /// The prober with the usual limits.

@@ -44,7 +44,7 @@ fn list_quarantined(choice: &HostChoice, settings: &Settings) -> anyhow::Result<
             json!({
                 "name": pack.name,
                 "path": pack.path.display().to_string(),
-                "generation": pack.generation.map(|generation| generation.to_hex()),
+                "generation": pack.generation().map(|generation| generation.to_hex()),
                 "state": pack.state,
                 "reason": pack.reason,
             })
@@ -56,7 +56,7 @@ fn list_quarantined(choice: &HostChoice, settings: &Settings) -> anyhow::Result<
     }
     let mut rows = vec![["NAME", "GENERATION", "REASON"].map(str::to_owned).to_vec()];
     rows.extend(packs.iter().map(|pack| {
-        let generation = pack.generation.map_or("-".to_owned(), |generation| generation.to_string());
+        let generation = pack.generation().map_or("-".to_owned(), |generation| generation.to_string());
         vec![pack.name.clone(), generation, one_line(pack.reason.as_deref().unwrap_or_default())]
     }));
     print(&table(&rows))
@@ -75,7 +75,7 @@ fn clear_on(mut host: Operated, name: &str, settings: &Settings) -> anyhow::Resu
     else {
         return Err(not_quarantined(name).into());
     };
-    let expected = Expected::after_now(&mut host, name, pack.path.clone(), None)?;
+    let expected = Expected::after_now(&mut host)?.of(name, pack.path.clone(), None);
     host.client.clear_quarantine(name).map_err(explain)?;
     verdict::print(verdict::wait(&mut host, &expected)?, &host, &expected, "was tried again", settings)
 }
@@ -91,7 +91,7 @@ fn clear_in_folder(name: &str, settings: &Settings) -> anyhow::Result<()> {
     let context = load_context(settings, prober())?;
     let index = context.index();
     index.forget_path(&pack.canonical);
-    if let Some(generation) = pack.generation {
+    if let Some(generation) = pack.generation() {
         index.forget(generation);
     }
     if settings.json {

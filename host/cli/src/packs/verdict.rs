@@ -1,6 +1,6 @@
 //! What a running host makes of a pack that was just put in, tried again or taken out: waited for, and told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use modularbase_manager::{PackReport, PackState};
@@ -39,29 +39,17 @@ pub(crate) enum Verdict {
 }
 
 impl Expected {
-    /// What is asked of a host next shows in what it tells after this.
-    pub(crate) fn after_now(
-        host: &mut Operated,
-        name: &str,
-        path: PathBuf,
-        generation: Option<String>,
-    ) -> anyhow::Result<Self> {
-        let after = last_event(host)?;
-        Ok(Self { name: name.to_owned(), path, generation, after })
+    /// Whatever is asked of a host next shows in what it tells after this.
+    pub(crate) fn after_now(host: &mut Operated) -> anyhow::Result<Self> {
+        let events = host.client.events(0).map_err(explain)?;
+        let after = events.last().map_or(0, |event| event.sequence);
+        Ok(Self { name: String::new(), path: PathBuf::new(), generation: None, after })
     }
 
-    /// With what is known only once the files are in place.
-    pub(crate) fn at(mut self, path: PathBuf, generation: Option<String>) -> Self {
-        self.path = path;
-        self.generation = generation;
-        self
+    /// The pack of this name that lies there.
+    pub(crate) fn of(self, name: &str, path: PathBuf, generation: Option<String>) -> Self {
+        Self { name: name.to_owned(), path, generation, ..self }
     }
-}
-
-/// The number of the host's last event.
-fn last_event(host: &mut Operated) -> anyhow::Result<u64> {
-    let events = host.client.events(0).map_err(explain)?;
-    Ok(events.last().map_or(0, |event| event.sequence))
 }
 
 /// Waits until the host has registered or refused the pack.
@@ -145,14 +133,18 @@ pub(crate) fn print(
     }
 }
 
-/// Waits until nothing of a pack is left on the host: its drained leases, or `None` when it has gone.
-pub(crate) fn wait_until_gone(host: &mut Operated, name: &str) -> anyhow::Result<Option<PackReport>> {
+/// Waits until nothing of a pack that lay at `path` is left on the host: `None` when it has gone, else what is left.
+pub(crate) fn wait_until_gone(
+    host: &mut Operated,
+    name: &str,
+    path: &Path,
+) -> anyhow::Result<Option<PackReport>> {
     let begin = Instant::now();
     loop {
         let packs = host.client.packs().map_err(explain)?;
-        let Some(left) = packs.into_iter().find(|pack| pack.name == name) else { return Ok(None) };
-        if begin.elapsed() > PATIENCE {
-            return Ok(Some(left));
+        let left = packs.into_iter().find(|pack| pack.name == name || pack.path == path);
+        if left.is_none() || begin.elapsed() > PATIENCE {
+            return Ok(left);
         }
         std::thread::sleep(STEP);
     }

@@ -17,6 +17,8 @@ use crate::times::{age, clock, now_ms};
 
 /// Less wide than this, lines are cut.
 pub(super) const MIN_WIDTH: usize = 40;
+/// Columns and rows below which there is no room for a picture.
+const LEAST: (u16, u16) = (24, 12);
 /// From this width on, the table says when a pack was used and how often it was loaded.
 const WIDE: u16 = 72;
 /// A status older than this is said to be old, seconds.
@@ -25,16 +27,21 @@ const HINTS: &str = "q quit  ↑↓ select  p pin  e evict  s sort: ";
 
 /// Draws the host on a terminal.
 pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>) {
-    if view.status.is_none() {
-        frame.render_widget("waiting for the host ...", frame.area());
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        frame.render_widget("too small", area);
         return;
     }
-    let mut foot = detail(view, frame.area().width.into());
+    if view.status.is_none() {
+        frame.render_widget("waiting for the host ...", area);
+        return;
+    }
+    let mut foot = detail(view, area.width.into());
     foot.push(match view.message() {
         Some(words) => words.to_owned(),
         None => format!("{HINTS}{}", view.order.word()),
     });
-    let areas = Areas::new(view, frame.area(), foot.len() as u16);
+    let areas = Areas::new(view, area, foot.len() as u16);
     view.scroll_into(areas.table.height.saturating_sub(1).into());
     render(view, frame, &areas);
     let bold = if view.message().is_some() { Modifier::BOLD } else { Modifier::empty() };
@@ -342,9 +349,9 @@ mod tests {
             "128.4 MB of 200.0 MB (64 %)  █",
             "▓ 3 packs 18.0 MB",
             "requests/s 0.0  tokens/s 0  loads/s 0.0",
-            "NAME     STATE        LEASES    MEMORY SINCE USED LOADS REASON",
-            "pack-03  leased            1    6.0 MB    1m  15s     3",
-            "pack-02  resident*         0    6.0 MB    1m",
+            "NAME    STATE        LEASES    MEMORY SINCE USED LOADS REASON",
+            "pack-03 leased            1    6.0 MB    1m  15s     3",
+            "pack-02 resident*         0    6.0 MB    1m",
             "pack-00 1.0.0 (000000000000): quarantined, the file law.so has another SHA-256",
             "q quit  ↑↓ select  p pin  e evict  s sort: state",
         ] {

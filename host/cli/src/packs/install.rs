@@ -1,0 +1,90 @@
+//! `packs install` and `packs remove`: the folder at one stroke, then the running host's word.
+
+use std::path::{Path, PathBuf};
+
+use modularbase_loader::{InstallError, PackFolder};
+use serde_json::json;
+
+use super::verdict::{self, Expected};
+use super::{file_cache, report_table::short};
+use crate::arguments::HostChoice;
+use crate::failure::{Exit, Failure};
+use crate::host_choice::{explain, find};
+use crate::settings::Settings;
+use crate::terminal::{notice, print_json, print_line};
+
+/// Puts a pack into the folder; where a host runs, waits for what it makes of it.
+pub(crate) fn install(source: &Path, choice: &HostChoice, settings: &Settings) -> anyhow::Result<()> {
+    let mut host = find(choice, settings)?;
+    // Asked before: afterwards, what the host tells of the pack may be told already.
+    let asked = match &mut host {
+        Some(host) => Some(Expected::after_now(host)?),
+        None => None,
+    };
+    let installed =
+        modularbase_loader::install(source, settings.packs_dir()?, &file_cache()?).map_err(refused)?;
+    let name = installed.name.as_str();
+    let what = if installed.replaced.is_some() { "was replaced" } else { "was installed" };
+    let generation = PackFolder::read(&installed.path).ok().map(|folder| folder.generation.to_hex());
+    if let (Some(mut host), Some(asked)) = (host, asked) {
+        host.client.rescan().map_err(explain)?;
+        let expected = asked.of(name, installed.path, generation);
+        return verdict::print(verdict::wait(&mut host, &expected)?, &host, &expected, what, settings);
+    }
+    if settings.json {
+        return print_json(&json!({
+            "name": name,
+            "path": installed.path.display().to_string(),
+            "generation": generation,
+            "replaced": installed.replaced.map(|path| path.display().to_string()),
+        }));
+    }
+    print_line(&format!("`{name}` {what} ({})", short(generation.as_deref().unwrap_or("-"))))?;
+    notice("note: no running host was asked; `modularbase packs list` tells what is known without one");
+    Ok(())
+}
+
+/// Takes a pack out of the folder; where a host runs, waits until nothing of it is left there.
+pub(crate) fn remove(name: &str, choice: &HostChoice, settings: &Settings) -> anyhow::Result<()> {
+    let host = find(choice, settings)?;
+    let removed = modularbase_loader::remove(settings.packs_dir()?, name).map_err(refused)?;
+    let Some(mut host) = host else { return tell_removed(name, removed, "was removed", settings) };
+    host.client.rescan().map_err(explain)?;
+    let Some(left) = verdict::wait_until_gone(&mut host, name, &removed)? else {
+        return tell_removed(name, removed, "was removed, and the host has let go of it", settings);
+    };
+    let requests = match left.leases {
+        0 => "the host still holds it".to_owned(),
+        1 => "1 request still uses it, and it goes when that ends".to_owned(),
+        leases => format!("{leases} requests still use it, and it goes when the last of them ends"),
+    };
+    let failure =
+        Failure::new(Exit::Failed, format!("`{name}` was removed, but {requests} ({})", left.state));
+    Err(failure.help(format!("`modularbase packs show {name}` tells more")).into())
+}
+
+fn tell_removed(name: &str, path: PathBuf, what: &str, settings: &Settings) -> anyhow::Result<()> {
+    if settings.json {
+        return print_json(&json!({ "name": name, "path": path.display().to_string(), "removed": true }));
+    }
+    print_line(&format!("`{name}` {what}"))
+}
+
+/// Why the folder is as it was.
+fn refused(error: InstallError) -> anyhow::Error {
+    let message = error.to_string();
+    let failure = match &error {
+        InstallError::Folder(_) | InstallError::Archive(_) => Failure::new(Exit::BadPack, message),
+        InstallError::NotFound { .. } => {
+            Failure::usage(message).help("`modularbase packs list` shows what is there")
+        }
+        InstallError::Ambiguous { .. } | InstallError::NotAPack(_) | InstallError::Occupied { .. } => {
+            Failure::usage(message)
+        }
+        InstallError::Scan(_)
+        | InstallError::Changed(_)
+        | InstallError::Full { .. }
+        | InstallError::Io { .. } => Failure::new(Exit::Failed, message),
+    };
+    anyhow::Error::new(error).context(failure)
+}
