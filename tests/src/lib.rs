@@ -1,1 +1,11 @@
-//! Whole-system tests over real packs and the real base.
+//! Whole-system tests over real packs and a real base: the hosts they run on.
+//!
+//! For tests only, so it panics where something is wrong.
+
+#![forbid(unsafe_code)]
+
+mod folders;
+mod requests;
+
+pub use folders::{Base, Folders, probe_program};
+pub use requests::{answer, first_logits, same_bits, wait_for, wait_for_state};

@@ -1,98 +1,40 @@
 //! A host on the real base with real packs, good and bad.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::path::Path;
 
 use fixture_packs::{lay_out, lay_out_with};
-use manifests::{BaseFingerprint, DeviceChoice, Dtype, Sha256};
-use modularbase_core::{LogitRows, Mixture, SamplingOptions, Sequence};
-use modularbase_engine::{AnswerLimits, EngineError, Host, HostOptions, PackState, Session};
-use modularbase_loader::{ProbeLimits, Prober};
+use manifests::{BaseFingerprint, Dtype, Sha256};
+use modularbase_engine::{EngineError, Host};
+use modularbase_manager::{LeaseFailure, PackState};
 use modularbase_residency::Owner;
-use pack_sdk::SlotRange;
-use tempfile::TempDir;
+use system_tests::{Folders, first_logits, same_bits, wait_for_state};
 
-const PROMPT: &str = "The capital of France is";
-
-struct Folders {
-    packs: TempDir,
-    cache: TempDir,
+fn logits(host: &Host, choice: &str) -> Vec<f32> {
+    first_logits(host, choice).unwrap()
 }
 
-impl Folders {
-    fn with(fixtures: &[&str]) -> Self {
-        let folders = Self { packs: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
-        fixtures.iter().for_each(|name| drop(lay_out(name, folders.packs.path())));
-        folders
-    }
-
-    fn host(&self) -> Host {
-        self.host_with(None, None).unwrap()
-    }
-
-    fn host_with(&self, dtype: Option<Dtype>, budget: Option<u64>) -> Result<Host, EngineError> {
-        let manifest = manifests::builtin_base(manifests::DEFAULT_BASE).unwrap().unwrap();
-        let base = manifest.file.unwrap().name.in_folder(&manifests::folders::bases_folder().unwrap());
-        assert!(base.exists(), "{} is missing: run `cargo xtask test`, which fetches it", base.display());
-        let options = HostOptions {
-            base,
-            base_version: None,
-            slot: Some(SlotRange { start: 18, end: 24 }),
-            device: DeviceChoice::Cpu,
-            dtype,
-            threads: 2,
-            packs_dir: Some(self.packs.path().to_owned()),
-            budget,
-            cache_dir: self.cache.path().to_owned(),
-            prober: Prober::new(probe_program(), ProbeLimits::default()),
-        };
-        Host::open(options, &mut |_, _| {})
-    }
+fn text(host: &Host, choice: &str) -> String {
+    system_tests::answer(host, choice, 6).unwrap().text
 }
 
-/// `target/release/pack-probe`, which cargo builds with the loader's tests.
-fn probe_program() -> std::path::PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.ancestors().nth(2).unwrap().join("pack-probe");
-    assert!(program.exists(), "{} is missing: run `cargo xtask test`", program.display());
-    program
-}
-
-fn mixture(host: &Host, choice: &str) -> Result<Mixture, EngineError> {
-    host.mixture(&choice.parse().unwrap())
-}
-
-fn logits(host: &Host, mixture: Mixture) -> Vec<f32> {
-    let tokens = host.tokenizer().encode_prompt(PROMPT, false).unwrap();
-    let mut sequence = Sequence::new(host.core(), mixture);
-    let step = modularbase_core::Advance { sequence: &mut sequence, tokens: &tokens, logits: LogitRows::All };
-    host.core().advance(&mut [step]).unwrap().remove(0).unwrap().to_vec().unwrap()
-}
-
-fn answer(host: &Host, choice: &str) -> String {
-    let prompt = host.tokenizer().encode_prompt(PROMPT, false).unwrap();
-    let mut session = Session::new(host, mixture(host, choice).unwrap()).unwrap();
-    let limits = AnswerLimits { max_tokens: 6, stop: Vec::new() };
-    let cancel = AtomicBool::new(false);
-    session.answer(&prompt, &SamplingOptions::greedy(), &limits, &cancel, &mut |_| {}).unwrap().text
-}
-
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+fn refusal(host: &Host, choice: &str) -> EngineError {
+    first_logits(host, choice).map(|logits| logits.len()).unwrap_err()
 }
 
 #[test]
 fn the_general_pack_equals_the_base_without_packs_to_the_bit() {
     let folders = Folders::with(&["general"]);
     for dtype in [None, Some(Dtype::F32)] {
-        let host = folders.host_with(dtype, None).unwrap();
-        let general = mixture(&host, "auto").unwrap();
-        assert_eq!(general.parts()[0].0.name(), "general");
-        assert_eq!(general.parts()[0].0.resident_bytes(), 0, "its weights are the base's own");
-        let tokens = host.tokenizer().encode_prompt(PROMPT, false).unwrap();
+        let host = folders.host_in(dtype);
+        let turn = host.turn(&"auto".parse().unwrap()).unwrap();
+        let (general, _) = &turn.mixture().parts()[0];
+        assert_eq!(general.name(), "general");
+        assert_eq!(general.resident_bytes(), 0, "its weights are the base's own");
+        let tokens = host.tokenizer().encode_prompt("The capital of France is", false).unwrap();
         let plain = host.core().plain_logits(&tokens).unwrap().to_vec().unwrap();
-        assert!(same_bits(&logits(&host, general), &plain));
-        assert!(same_bits(&logits(&host, mixture(&host, "none").unwrap()), &plain));
-        assert!(answer(&host, "general").starts_with(" Paris"), "{}", answer(&host, "general"));
+        assert!(same_bits(&logits(&host, "auto"), &plain));
+        assert!(same_bits(&logits(&host, "none"), &plain));
+        assert!(text(&host, "general").starts_with(" Paris"), "{}", text(&host, "general"));
     }
 }
 
@@ -100,18 +42,19 @@ fn the_general_pack_equals_the_base_without_packs_to_the_bit() {
 fn one_request_fuses_several_weighted_packs() {
     let folders = Folders::with(&["general", "scaled", "side-network", "moe"]);
     let host = folders.host();
-    let general = logits(&host, mixture(&host, "general").unwrap());
+    let general = logits(&host, "general");
     for name in ["scaled", "side-network", "moe"] {
-        let alone = logits(&host, mixture(&host, name).unwrap());
+        let alone = logits(&host, name);
         assert!(!same_bits(&alone, &general), "`{name}` changes nothing");
-        let fused = logits(&host, mixture(&host, &format!("general=3,{name}=1")).unwrap());
+        let fused = logits(&host, &format!("general=3,{name}=1"));
         assert!(!same_bits(&fused, &general) && !same_bits(&fused, &alone), "{name}");
     }
-    let all = mixture(&host, "general=1,scaled=1,side-network=1,moe=1").unwrap();
-    assert_eq!(all.parts().len(), 4);
-    assert!(all.parts().iter().all(|(_, weight)| (weight - 0.25).abs() < 1e-6));
-    assert!(logits(&host, all).iter().all(|logit| logit.is_finite()));
-    let weightless = logits(&host, mixture(&host, "general=1,scaled=0").unwrap());
+    let all = host.turn(&"general=1,scaled=1,side-network=1,moe=1".parse().unwrap()).unwrap();
+    assert_eq!(all.mixture().parts().len(), 4);
+    assert!(all.mixture().parts().iter().all(|(_, weight)| (weight - 0.25).abs() < 1e-6));
+    let fused = logits(&host, "general=1,scaled=1,side-network=1,moe=1");
+    assert!(fused.iter().all(|logit| logit.is_finite()));
+    let weightless = logits(&host, "general=1,scaled=0");
     assert!(same_bits(&weightless, &general), "a pack of weight 0 leaves no trace");
 }
 
@@ -138,22 +81,24 @@ fn bad_pack_is_quarantined_and_others_keep_serving() {
     std::fs::create_dir(folders.packs.path().join("broken")).unwrap();
     std::fs::write(folders.packs.path().join("broken/pack.toml"), "schema_version = 1\n[pack").unwrap();
     let host = folders.host();
-    let (general, scaled) =
-        (logits(&host, mixture(&host, "general").unwrap()), logits(&host, mixture(&host, "scaled").unwrap()));
+    let (general, scaled) = (logits(&host, "general"), logits(&host, "scaled"));
     for name in bad {
-        let error = mixture(&host, name).unwrap_err().to_string();
+        let error = refusal(&host, name).to_string();
         println!("{error}");
         assert!(error.contains(name), "`{name}` is not named: {error}");
-        assert!(same_bits(&logits(&host, mixture(&host, "general").unwrap()), &general), "after {name}");
+        assert!(same_bits(&logits(&host, "general"), &general), "after {name}");
     }
-    assert!(same_bits(&logits(&host, mixture(&host, "scaled").unwrap()), &scaled));
-    for entry in host.packs() {
-        let quarantined = matches!(entry.state, PackState::Quarantined(_));
-        assert_eq!(quarantined, !["general", "scaled"].contains(&entry.name.as_str()), "{}", entry.name);
+    assert!(same_bits(&logits(&host, "scaled"), &scaled));
+    for pack in host.manager().reports() {
+        let quarantined = pack.state == PackState::Quarantined;
+        assert_eq!(quarantined, !["general", "scaled"].contains(&pack.name.as_str()), "{}", pack.name);
+        assert_eq!(quarantined, pack.reason.is_some(), "{}", pack.name);
     }
     // Asked again, the reason is the same and nothing is tried a second time.
-    let again = mixture(&host, "panics").unwrap_err().to_string();
+    let quarantines = host.manager().totals().quarantines;
+    let again = refusal(&host, "panics").to_string();
     assert!(again.contains("quarantined"), "{again}");
+    assert_eq!(host.manager().totals().quarantines, quarantines);
 }
 
 #[test]
@@ -163,55 +108,71 @@ fn pack_for_another_base_is_refused() {
         manifest.base.fingerprint = BaseFingerprint::Exact(Sha256::of_bytes(b"another base"));
     });
     let host = folders.host();
-    let error = mixture(&host, "scaled").unwrap_err().to_string();
+    let error = refusal(&host, "scaled").to_string();
     assert!(error.contains("scaled") && error.contains(&host.fingerprint().to_string()), "{error}");
-    assert!(answer(&host, "auto").starts_with(" Paris"));
+    assert!(text(&host, "auto").starts_with(" Paris"));
 }
 
 #[test]
 fn declared_bytes_equal_measured_bytes() {
     let folders = Folders::with(&["general", "side-network", "moe"]);
     for dtype in [None, Some(Dtype::Q8_0), Some(Dtype::F32)] {
-        let host = folders.host_with(dtype, None).unwrap();
-        mixture(&host, "general=1,side-network=1,moe=1").unwrap();
+        let host = folders.host_in(dtype);
+        let turn = host.turn(&"general=1,side-network=1,moe=1".parse().unwrap()).unwrap();
         let memory = host.memory();
-        for entry in host.packs() {
-            let PackState::Resident(pack) = &entry.state else {
-                panic!("{} is {}", entry.name, entry.state.word())
-            };
-            let held = host.ledger().held_by(&Owner::Pack(entry.generation.unwrap().to_hex()));
-            assert_eq!(held, pack.resident_bytes() as u64, "{}", entry.name);
-            let reported = memory.packs.iter().find(|pack| pack.pack == entry.name).unwrap();
+        for (expert, _) in turn.mixture().parts() {
+            let held = host.ledger().held_by(&Owner::Pack(expert.generation().to_owned()));
+            assert_eq!(held, expert.resident_bytes() as u64, "{}", expert.name());
+            let reported = memory.packs.iter().find(|pack| pack.pack == expert.name()).unwrap();
             assert_eq!(reported.resident_bytes, held);
         }
         assert_eq!(memory.base_bytes, host.core().resident_bytes() as u64);
     }
+    // One that declares a tenth more than it takes is quarantined when it is measured.
+    let folders = Folders::with(&["general"]);
+    folders.fixture("side-network").lay_out_with(folders.packs.path(), |manifest| {
+        manifest.memory.resident_bytes.values_mut().for_each(|bytes| *bytes += *bytes / 10);
+    });
+    let error = refusal(&folders.host_in(Some(Dtype::F32)), "side-network").to_string();
+    assert!(error.contains("quarantined") && error.contains("bytes"), "{error}");
 }
 
 #[test]
 fn budget_is_bytes_and_is_never_exceeded() {
     let folders = Folders::with(&["general", "side-network"]);
-    let base = folders.host().memory().base_bytes;
-    let refused = folders.host_with(None, Some(base - 1)).map(|_| ()).unwrap_err().to_string();
+    let fixed: u64 = folders.host().ledger().holders().iter().map(|(_, bytes)| bytes).sum();
+    let with_budget = |budget: u64| {
+        folders.host_with(|options| {
+            options.budget = Some(budget);
+            options.admission_wait = std::time::Duration::from_millis(50);
+        })
+    };
+    let refused = with_budget(1 << 20).map(|_| ()).unwrap_err().to_string();
     assert!(refused.contains("base needs") && refused.contains("--budget"), "{refused}");
 
-    // Room for the base and a short answer, not for the pack.
-    let room = 12 << 20;
-    let host = folders.host_with(None, Some(base + room)).unwrap();
-    assert!(answer(&host, "general").starts_with(" Paris"));
-    let held: u64 = host.ledger().holders().iter().map(|(_, bytes)| bytes).sum();
-    assert_eq!(held, base, "the answer's caches came back");
-    let _filler = host.ledger().reserve(Owner::Scratch, room - 1000).unwrap();
-    let error = mixture(&host, "side-network").unwrap_err();
-    assert!(matches!(error, EngineError::Budget(_)), "{error}");
-    let state = host.packs().into_iter().find(|entry| entry.name == "side-network").unwrap().state;
-    assert_eq!(state.word(), "registered", "a full budget is no fault of the pack");
+    // Room for the base and a short answer, not for the pack beside it.
+    let host = with_budget(fixed + (12 << 20)).unwrap();
+    let held = || host.ledger().holders().iter().map(|(_, bytes)| bytes).sum::<u64>();
+    assert!(text(&host, "general").starts_with(" Paris"));
+    assert_eq!(held(), fixed, "the answer's caches came back");
+    let _filler = host.ledger().reserve(Owner::Kv, host.ledger().free() - 1000).unwrap();
+    let turn = host.turn(&"side-network=1,general=1".parse().unwrap()).unwrap();
+    assert_eq!(turn.mixture().parts().len(), 1, "answered without it");
+    let [omitted] = turn.omitted() else { panic!("{:?}", turn.omitted()) };
+    assert!(omitted.pack == "side-network" && omitted.reason.contains("needs"), "{omitted:?}");
+    assert!(held() <= host.ledger().budget());
+    // A full budget is no fault of the pack.
+    wait_for_state(&host, "side-network", &[PackState::Registered]);
 }
 
 #[test]
 fn an_unknown_pack_is_refused_with_the_names_there_are() {
     let folders = Folders::with(&["general"]);
-    let error = mixture(&folders.host(), "medical").unwrap_err().to_string();
+    let host = folders.host();
+    wait_for_state(&host, "general", &[PackState::Registered]);
+    let error = refusal(&host, "medical");
+    assert!(matches!(error, EngineError::Pack(LeaseFailure::Unknown { .. })), "{error}");
+    let error = error.to_string();
     assert!(error.contains("medical") && error.contains("general"), "{error}");
 }
 
@@ -221,14 +182,12 @@ fn two_packs_of_one_name_are_told_apart_and_the_second_is_kept_out() {
     let copy = folders.packs.path().join("zz-copy");
     copy_folder(&folders.packs.path().join("scaled"), &copy);
     let host = folders.host();
-    let quarantined: Vec<_> = host
-        .packs()
-        .into_iter()
-        .filter(|entry| matches!(entry.state, PackState::Quarantined(_)))
-        .map(|entry| entry.path)
-        .collect();
-    assert_eq!(quarantined, [copy]);
-    assert!(mixture(&host, "scaled").is_ok());
+    wait_for_state(&host, "scaled", &[PackState::Registered]);
+    wait_for_state(&host, "scaled", &[PackState::Quarantined]);
+    let quarantined = |pack: &modularbase_manager::PackReport| pack.state == PackState::Quarantined;
+    let packs = host.manager().reports();
+    assert_eq!(packs.iter().filter(|pack| quarantined(pack)).count(), 1);
+    assert!(first_logits(&host, "scaled").is_ok());
 }
 
 fn copy_folder(from: &Path, to: &Path) {

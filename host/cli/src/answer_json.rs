@@ -1,6 +1,6 @@
 //! The one object that an answer prints with `--json`.
 
-use modularbase_engine::{Answer, FinishReason, MemoryReport, MixturePart, Timings};
+use modularbase_engine::{Answer, FinishReason, MemoryReport, MixturePart, OmittedPack, Timings};
 use serde::Serialize;
 
 /// An answer with everything about it.
@@ -11,6 +11,8 @@ pub(crate) struct AnswerJson {
     prompt_tokens: usize,
     finish_reason: FinishReason,
     mixture: Vec<MixturePart>,
+    /// Packs that were asked for and could not be had for the moment.
+    omitted: Vec<OmittedPack>,
     timings: Timings,
     memory: MemoryReport,
 }
@@ -23,6 +25,7 @@ impl AnswerJson {
             prompt_tokens: answer.prompt_tokens,
             finish_reason: answer.finish_reason,
             mixture: answer.mixture,
+            omitted: answer.omitted,
             timings: Timings { load_ms, ..answer.timings },
             memory,
         }

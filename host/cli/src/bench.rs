@@ -46,12 +46,12 @@ fn prefill_decode(
         return Err(Failure::usage("nothing to measure: the numbers must be at least 1").into());
     }
     let prompt = prompt(model, prompt_tokens)?;
-    let mixture = model.mixture(settings)?;
+    let turn = model.turn(settings)?;
     let core = model.host.core();
     let mut prefill = Vec::new();
     let mut decode = Vec::new();
     for repetition in 0..=repetitions {
-        let mut sequence = Sequence::new(core, mixture.clone());
+        let mut sequence = Sequence::new(core, turn.mixture().clone());
         let warm_up = repetition == 0;
         let (prompt, decode_tokens) = if warm_up {
             (&prompt[..prompt.len().min(32)], decode_tokens.min(8))
@@ -105,7 +105,7 @@ fn library(dir: &Path, cycles: usize, settings: &Settings) -> anyhow::Result<Val
 fn startup(settings: &Settings, started: Instant) -> anyhow::Result<Value> {
     let model = model::load(settings, started)?;
     let prompt = prompt(&model, 16)?;
-    let mut session = Session::new(&model.host, model.mixture(settings)?).map_err(explain)?;
+    let mut session = Session::new(&model.host, settings.host.mixture.clone()).map_err(explain)?;
     let limits = AnswerLimits { max_tokens: 1, stop: Vec::new() };
     let never = AtomicBool::new(false);
     session.answer(&prompt, &SamplingOptions::greedy(), &limits, &never, &mut |_| {}).map_err(explain)?;

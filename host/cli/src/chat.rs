@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use modularbase_core::{ChatMessage, SamplingOptions};
-use modularbase_engine::{Answer, AnswerLimits, FinishReason, Session, mixture_parts};
+use modularbase_engine::{Answer, AnswerLimits, FinishReason, Session, Turn, mixture_parts};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 
@@ -15,7 +15,7 @@ use crate::answer_stream::AnswerStream;
 use crate::arguments::ChatArguments;
 use crate::failure::StdoutClosed;
 use crate::interrupt::{self, Meaning, Scope};
-use crate::model::{self, Model, explain};
+use crate::model::{self, Model, explain, warn_of_omitted};
 use crate::packs;
 use crate::settings::{Settings, cache_folder, check_answer};
 use crate::terminal::{bytes_text, is_interactive, notice, print, print_line};
@@ -34,7 +34,7 @@ pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Inst
     let mut lines = Lines::open()?;
     interrupt::install()?;
     let model = model::load(settings, started)?;
-    let session = Session::new(&model.host, model.mixture(settings)?).map_err(explain)?;
+    let session = Session::new(&model.host, settings.host.mixture.clone()).map_err(explain)?;
     let mut chat = Chat {
         sampling: model.sampling(&arguments.answer, settings)?,
         limits: model.limits(&arguments.answer, settings)?,
@@ -48,7 +48,8 @@ pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Inst
     };
     chat.start_over();
     if is_interactive() {
-        notice(&format!("{} with {}. /help lists commands, Ctrl-D leaves.", model.name, chat.mixture_text()));
+        let mixture = mixture_text(&model.turn(settings)?);
+        notice(&format!("{} with {mixture}. /help lists commands, Ctrl-D leaves.", model.name));
     }
     while let Some(line) = lines.next()? {
         match chat.take(line.trim()) {
@@ -96,15 +97,19 @@ impl Chat<'_> {
             "quit" | "exit" => return Ok(Next::Leave),
             "help" => notice(HELP),
             "clear" => self.start_over(),
-            "packs" => print(&packs::entries_table(&self.model.host.packs()))?,
+            "packs" => print(&packs::reports_table(&self.model.host.manager().reports()))?,
             "stats" => self.show_stats(),
-            "mixture" if rest.trim().is_empty() => notice(&self.mixture_text()),
+            "mixture" if rest.trim().is_empty() => {
+                notice(&mixture_text(&self.model.host.turn(self.session.choice()).map_err(explain)?));
+            }
             "mixture" => {
                 let choice =
                     rest.trim().parse().map_err(|error: manifests::ValueError| anyhow::anyhow!(error))?;
-                let mixture = self.model.host.mixture(&choice).map_err(explain)?;
-                self.session.set_mixture(mixture);
-                notice(&self.mixture_text());
+                // Leased once now, so that what is wrong with a choice is said at once.
+                let turn = self.model.host.turn(&choice).map_err(explain)?;
+                warn_of_omitted(turn.omitted());
+                notice(&mixture_text(&turn));
+                self.session.choose(choice);
             }
             _ => notice(&format!("there is no command /{word}; /help lists them")),
         }
@@ -140,6 +145,7 @@ impl Chat<'_> {
             });
         stream.result()?;
         let answer = answer.map_err(explain)?;
+        warn_of_omitted(&answer.omitted);
         if self.json {
             let object = AnswerJson::new(answer.clone(), self.load_ms, self.model.host.memory());
             print_line(&serde_json::to_string(&object).context("the answer can't be written as JSON")?)?;
@@ -154,13 +160,6 @@ impl Chat<'_> {
 
     fn start_over(&mut self) {
         self.messages = self.system.iter().map(ChatMessage::system).collect();
-    }
-
-    fn mixture_text(&self) -> String {
-        let parts = mixture_parts(self.session.mixture());
-        let texts: Vec<String> =
-            parts.iter().map(|part| format!("{} {:.2}", part.pack, part.weight)).collect();
-        format!("mixture: {}", texts.join(", "))
     }
 
     fn show_stats(&self) {
@@ -186,6 +185,12 @@ impl Chat<'_> {
             bytes_text(memory.budget_bytes)
         ));
     }
+}
+
+fn mixture_text(turn: &Turn) -> String {
+    let parts = mixture_parts(turn.mixture());
+    let texts: Vec<String> = parts.iter().map(|part| format!("{} {:.2}", part.pack, part.weight)).collect();
+    format!("mixture: {}", texts.join(", "))
 }
 
 /// Where the user's lines come from.

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use manifests::Sampling;
-use modularbase_core::{ChatMessage, CoreError, Mixture, SamplingError, SamplingOptions};
-use modularbase_engine::{AnswerLimits, EngineError, Host, HostOptions};
-use modularbase_loader::{ProbeLimits, Prober};
+use manifests::{OperatorWishes, Sampling};
+use modularbase_core::{ChatMessage, CoreError, SamplingError, SamplingOptions};
+use modularbase_engine::{AnswerLimits, EngineError, Host, HostOptions, OmittedPack, Turn};
+use modularbase_loader::{ProbeLimits, Prober, TrustPolicy};
+use modularbase_manager::{LeaseFailure, ManagerOptions};
 use pack_sdk::SlotRange;
 
 use crate::arguments::AnswerOptions;
@@ -29,12 +30,15 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
     base.require()?;
     let options = HostOptions {
         base: base.path.clone(),
+        base_name: base.name.clone(),
         base_version: None,
         slot: slot(&base, settings),
         device: settings.host.device,
         dtype: settings.host.dtype,
         threads: settings.host.threads,
-        packs_dir: settings.host.packs_dir.clone(),
+        packs: packs_options(settings),
+        admission_wait: settings.host.packs.admission_wait,
+        trust: trust_policy(settings),
         budget: settings.host.budget.map(|budget| budget.bytes()),
         cache_dir: cache_folder()?,
         prober: Prober::this_program(ProbeLimits::default()),
@@ -65,6 +69,36 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
     })
 }
 
+/// How the packs folder is looked after. What operators wished of its packs adds to the configuration.
+fn packs_options(settings: &Settings) -> ManagerOptions {
+    let packs = &settings.host.packs;
+    let wishes = match settings.host.packs_dir.as_deref().map(OperatorWishes::read) {
+        Some(Ok(wishes)) => wishes,
+        Some(Err(error)) => {
+            notice(&format!("note: {error}; what operators wished of packs is not known"));
+            OperatorWishes::default()
+        }
+        None => OperatorWishes::default(),
+    };
+    let mut priorities = packs.priorities.clone();
+    priorities.extend(wishes.priorities);
+    ManagerOptions {
+        packs_dir: settings.host.packs_dir.clone(),
+        watch: true,
+        rescan: packs.rescan,
+        settle: packs.settle,
+        keep: packs.keep.iter().chain(&wishes.keep).map(ToString::to_string).collect(),
+        priorities: priorities.into_iter().map(|(name, priority)| (name.to_string(), priority)).collect(),
+        cache_limit: packs.cache_limit.bytes(),
+    }
+}
+
+/// Whose packs are let in.
+fn trust_policy(settings: &Settings) -> TrustPolicy {
+    let trust = &settings.host.trust;
+    TrustPolicy::new(trust.policy, trust.keys.clone())
+}
+
 /// The slot that holds: the command line's, else the manifest's; `None` where it is derived.
 pub(crate) fn slot(base: &ChosenBase, settings: &Settings) -> Option<SlotRange> {
     let given = base.manifest.as_ref().and_then(|manifest| manifest.base.slot);
@@ -73,9 +107,11 @@ pub(crate) fn slot(base: &ChosenBase, settings: &Settings) -> Option<SlotRange> 
 }
 
 impl Model {
-    /// The mixture of the settings; its packs are loaded.
-    pub(crate) fn mixture(&self, settings: &Settings) -> anyhow::Result<Mixture> {
-        self.host.mixture(&settings.host.mixture).map_err(explain)
+    /// The packs of the settings' mixture, held until this is dropped.
+    pub(crate) fn turn(&self, settings: &Settings) -> anyhow::Result<Turn> {
+        let turn = self.host.turn(&settings.host.mixture).map_err(explain)?;
+        warn_of_omitted(turn.omitted());
+        Ok(turn)
     }
 
     /// How answers are drawn. Where no seed is said, each call gives another one.
@@ -121,6 +157,13 @@ impl Model {
     }
 }
 
+/// Says which packs an answer goes without.
+pub(crate) fn warn_of_omitted(omitted: &[OmittedPack]) {
+    for OmittedPack { pack, reason } in omitted {
+        notice(&format!("note: answered without `{pack}`: {reason}"));
+    }
+}
+
 /// A number that differs from call to call and from process to process.
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -138,7 +181,9 @@ pub(crate) fn explain(error: EngineError) -> anyhow::Error {
         }
         EngineError::Selection(_) => Failure::usage(message)
             .help("`modularbase packs list` shows what is there; --packs-dir chooses another folder"),
-        EngineError::Quarantined { .. } | EngineError::Load(_) | EngineError::DeclaredBytes { .. } => {
+        EngineError::Pack(LeaseFailure::Unknown { .. }) => Failure::usage(message)
+            .help("`modularbase packs list` shows what is there; --packs-dir chooses another folder"),
+        EngineError::Pack(LeaseFailure::Quarantined { .. } | LeaseFailure::NotRoutable { .. }) => {
             Failure::new(Exit::BadPack, message).help("`modularbase packs verify DIR` checks every part of it")
         }
         EngineError::EmptyPrompt => Failure::usage(message),

@@ -10,7 +10,7 @@ use crate::answer_stream::AnswerStream;
 use crate::arguments::RunArguments;
 use crate::failure::Failure;
 use crate::interrupt::{self, Meaning, Scope};
-use crate::model::{self, explain};
+use crate::model::{self, explain, warn_of_omitted};
 use crate::prompt;
 use crate::settings::{Settings, check_answer};
 use crate::terminal::{print, print_json};
@@ -30,8 +30,7 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings, started: Instan
         let messages: Vec<ChatMessage> = system.into_iter().chain([ChatMessage::user(prompt)]).collect();
         model.chat_tokens(&messages, true)?
     };
-    let mixture = model.mixture(settings)?;
-    let mut session = Session::new(&model.host, mixture).map_err(explain)?;
+    let mut session = Session::new(&model.host, settings.host.mixture.clone()).map_err(explain)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
     let _scope = Scope::enter(Meaning::Cancel);
@@ -40,6 +39,7 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings, started: Instan
         session.answer(&tokens, &sampling, &limits, interrupt::flag(), &mut |text| stream.write(text));
     stream.result()?;
     let answer = answer.map_err(explain)?;
+    warn_of_omitted(&answer.omitted);
     let cancelled = answer.finish_reason == FinishReason::Cancelled;
     if settings.json {
         print_json(&AnswerJson::new(answer, load_ms, model.host.memory()))?;

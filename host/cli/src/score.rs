@@ -23,9 +23,9 @@ pub(crate) fn score(arguments: &ScoreArguments, settings: &Settings, started: In
     let wanted = arguments.max_tokens.map(|scored| tokens_to_read(scored as usize, context));
     let mut tokens = input.tokens(&model, wanted)?;
     tokens.truncate(wanted.unwrap_or(usize::MAX));
-    let mixture = model.mixture(settings)?;
+    let turn = model.turn(settings)?;
     let bar = step_bar("Scoring", tokens.len() as u64);
-    let score = modularbase_engine::score(&model.host, &mixture, &tokens, context, &mut |done, total| {
+    let score = modularbase_engine::score(&model.host, turn.mixture(), &tokens, context, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     });
@@ -36,7 +36,7 @@ pub(crate) fn score(arguments: &ScoreArguments, settings: &Settings, started: In
             "tokens": score.tokens,
             "mean_nll": score.mean_nll,
             "context": context,
-            "mixture": mixture_parts(&mixture),
+            "mixture": mixture_parts(turn.mixture()),
         }));
     }
     let perplexity = score.mean_nll.exp();

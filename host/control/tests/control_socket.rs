@@ -95,7 +95,7 @@ fn every_request_reaches_the_host_and_its_answer_the_client() {
     client.clear_quarantine("law").unwrap();
     client.rescan().unwrap();
     assert_eq!(client.evict("law").unwrap(), EvictOutcome::Evicted { bytes: 6_000_000 });
-    assert_eq!(client.evict("poems").unwrap(), EvictOutcome::Draining { leases: 2 });
+    assert_eq!(client.evict("poems").unwrap(), EvictOutcome::InUse { leases: 2 });
     assert_eq!(client.evict("code").unwrap(), EvictOutcome::NotResident);
     let refused = client.evict("nobody").unwrap_err();
     assert!(matches!(&refused, ClientError::Refused(why) if why == "there is no pack `nobody`"), "{refused}");

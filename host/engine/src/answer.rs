@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::OmittedPack;
+
 /// Where an answer ends at the latest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerLimits {
@@ -62,6 +64,8 @@ pub struct Answer {
     pub finish_reason: FinishReason,
     /// What answered.
     pub mixture: Vec<MixturePart>,
+    /// Packs that were asked for and could not be had for the moment.
+    pub omitted: Vec<OmittedPack>,
     /// Where the time went; `load_ms` is left at 0 for the caller, who knows when it started.
     pub timings: Timings,
 }

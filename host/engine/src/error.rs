@@ -1,7 +1,7 @@
 //! Why a request could not be served.
 
 use modularbase_core::{BaseFileError, CoreError, SamplingError, TokenizerError};
-use modularbase_loader::LoadError;
+use modularbase_manager::{LeaseFailure, ManagerError};
 use modularbase_residency::BudgetExceeded;
 use router::SelectionError;
 
@@ -20,29 +20,12 @@ pub enum EngineError {
     /// A mixture of unknown packs.
     #[error(transparent)]
     Selection(#[from] SelectionError),
-    /// A pack that was asked for by name and can't be used.
-    #[error("pack `{name}` is quarantined: {reason}")]
-    Quarantined {
-        /// Its name.
-        name: String,
-        /// Why, in words.
-        reason: String,
-    },
-    /// A pack that failed to load.
+    /// A pack that was asked for and can't be used.
     #[error(transparent)]
-    Load(#[from] LoadError),
-    /// A pack that takes other memory than it declares.
-    #[error(
-        "pack `{name}` declares {declared} resident bytes, it takes {needed}: rebuild it with `cargo xtask pack build`"
-    )]
-    DeclaredBytes {
-        /// Its name.
-        name: String,
-        /// In its manifest.
-        declared: u64,
-        /// On the device, padding included.
-        needed: u64,
-    },
+    Pack(#[from] LeaseFailure),
+    /// The packs can't be looked after.
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
     /// A folder or file that can't be read.
     #[error("can't read `{}`: {source}", path.display())]
     Read {

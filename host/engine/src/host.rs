@@ -1,76 +1,64 @@
 //! The host: one base, one budget, the packs of a folder.
 
 use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use manifests::{Dtype, MixtureChoice, Sha256};
-use modularbase_core::{
-    BaseCore, BaseFile, Expert, Mixture, Sequence, StoredDtype, StoredTensor, Tokenizer, WeightDtype,
-};
-use modularbase_loader::{
-    BaseContext, FileCache, LoadContext, LoadStage, LoadedPack, QuarantineReason, WeightView, open_pack,
-    resident_bytes,
-};
+use manifests::Sha256;
+use modularbase_core::{BaseCore, BaseFile, Expert, Mixture, Sequence, Tokenizer};
+use modularbase_loader::{BaseContext, FileCache, LoadContext};
+use modularbase_manager::{HostStatus, PackManager, PackState, Totals};
 use modularbase_residency::{ByteLedger, Owner, Reservation};
 use pack_sdk::SlotRange;
-use router::{Candidate, Selection, select};
 
 use crate::{
-    EngineError, HostOptions, PackEntry, PackState, cpu_or_gpu,
-    pack_catalog::{ResidentPack, scan},
+    EngineError, HostOptions, MemoryReport, PackMemory, cpu_or_gpu,
+    parked_caches::{ParkedCaches, ParkingPlace},
+    placement::Placement,
+    step_watch::{Step, StepWatch},
 };
 
 /// What the budget leaves beside the base where nothing is said, bytes.
 const DEFAULT_ROOM: u64 = 512 << 20;
 
+/// A step that takes longer than this makes no progress; the longest real one, 512 rows on a slow machine, takes seconds.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+
 /// A base that serves with the packs of a folder.
 pub struct Host {
-    core: BaseCore,
+    manager: PackManager<Placement>,
+    core: Arc<BaseCore>,
     tokenizer: Tokenizer,
+    base: String,
     fingerprint: Sha256,
     device: String,
     ledger: ByteLedger,
-    loading: LoadContext,
-    dtype: WeightDtype,
-    packs: Mutex<Vec<PackEntry>>,
+    admission_wait: Duration,
     /// The base's own layers, for answers without any pack.
     base_alone: Arc<Expert>,
-    /// Given back when the host goes.
-    _base: Reservation,
-}
-
-/// Who holds how much device memory, bytes.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryReport {
-    /// The limit for everything below.
-    pub budget_bytes: u64,
-    /// Weights of the base.
-    pub base_bytes: u64,
-    /// Caches of all sessions.
-    pub kv_bytes: u64,
-    /// Packs on the device.
-    pub packs: Vec<PackMemory>,
-}
-
-/// Device memory of one pack.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PackMemory {
-    /// Its name.
-    pub pack: String,
-    /// Its own weights, bytes; those it shares with the base count there.
-    pub resident_bytes: u64,
+    parked: Arc<ParkedCaches>,
+    steps: StepWatch,
+    started: Instant,
+    requests: AtomicU64,
+    tokens: AtomicU64,
+    /// Base, plans and scratch; given back when the host goes.
+    _memory: Vec<Reservation>,
 }
 
 impl Host {
-    /// Loads a base and reads the packs folder. `progress(done, total)` is told the base's tensors placed so far.
+    /// Loads a base and begins to look after the packs folder. `progress(done, total)` is told the base's tensors placed
+    /// so far.
     ///
     /// # Errors
     /// A base that can't be read, does not fit the budget, or a device that is not there. A bad pack is no error: it
     /// is quarantined.
     pub fn open(options: HostOptions, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, EngineError> {
+        let started = Instant::now();
         let file = BaseFile::open(&options.base)?;
         let (backend, dtype) = cpu_or_gpu(options.device, options.dtype, options.threads)?;
         let device = backend.device();
@@ -81,31 +69,35 @@ impl Host {
         let needed = BaseCore::needed_bytes(&file, &*backend, dtype)? as u64;
         let ledger = ByteLedger::new(options.budget.unwrap_or(needed + DEFAULT_ROOM));
         let base = ledger.reserve(Owner::Base, needed)?;
-        let core = BaseCore::load(&file, slot, backend, dtype, progress)?;
+        let core = Arc::new(BaseCore::load(&file, slot, backend, dtype, progress)?);
+        let base_alone = Arc::new(core.own_slot_layers()?);
 
-        let context =
-            BaseContext { fingerprint, version: options.base_version, shape: core.shape().clone(), slot };
-        let packs = options.packs_dir.as_deref().map(scan).transpose()?.unwrap_or_default();
-        for entry in &packs {
-            if let PackState::Quarantined(reason) = &entry.state {
-                tracing::warn!(pack = entry.name, %reason, "quarantined");
-            }
-        }
+        let context = BaseContext {
+            fingerprint,
+            version: options.base_version,
+            shape: core.shape().clone(),
+            slot,
+        };
+        let cache = FileCache::new(options.cache_dir.join("packs"));
+        let loading = LoadContext::new(cache, context, options.prober).with_trust(options.trust);
+        let parked = Arc::new(ParkedCaches::default());
+        let placement = Placement { core: Arc::clone(&core), dtype, parked: Arc::clone(&parked) };
         Ok(Self {
-            base_alone: core.own_slot_layers()?.into(),
+            manager: PackManager::start(options.packs, loading, ledger.clone(), placement)?,
+            base_alone,
             tokenizer,
+            base: options.base_name,
             fingerprint,
             device,
             ledger,
-            loading: LoadContext::new(
-                FileCache::new(options.cache_dir.join("packs")),
-                context,
-                options.prober,
-            ),
-            dtype,
-            packs: Mutex::new(packs),
+            admission_wait: options.admission_wait,
             core,
-            _base: base,
+            parked,
+            steps: StepWatch::default(),
+            started,
+            requests: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+            _memory: vec![base],
         })
     }
 
@@ -136,167 +128,111 @@ impl Host {
 
     /// What loading a pack needs to know of this host.
     pub fn load_context(&self) -> &LoadContext {
-        &self.loading
+        self.manager.load_context()
     }
 
-    /// Every pack of the folder with its state.
-    pub fn packs(&self) -> Vec<PackEntry> {
-        self.entries().clone()
+    /// The packs.
+    pub fn manager(&self) -> &PackManager<impl modularbase_manager::PlacePacks<Resident = Arc<Expert>>> {
+        &self.manager
+    }
+
+    /// Changes the limit of device memory. Idle packs are evicted until it holds; what requests use stays until they
+    /// end.
+    pub fn set_budget(&self, bytes: u64) {
+        self.manager.residency().set_budget(bytes);
     }
 
     /// Who holds the device memory.
     pub fn memory(&self) -> MemoryReport {
-        let resident = |entry: &PackEntry| match &entry.state {
-            PackState::Resident(pack) => {
-                Some(PackMemory { pack: entry.name.clone(), resident_bytes: pack.resident_bytes() as u64 })
+        let packs = self.manager.reports().into_iter().filter(|pack| {
+            matches!(pack.state, PackState::Resident | PackState::Leased | PackState::Draining)
+        });
+        let packs =
+            packs.map(|pack| PackMemory { pack: pack.name, resident_bytes: pack.resident_bytes }).collect();
+        MemoryReport::of(&self.ledger, packs)
+    }
+
+    /// What an operator sees.
+    pub fn status(&self) -> HostStatus {
+        let packs = self.manager.reports();
+        let owner = |owner: &Owner| match owner {
+            Owner::Base => "base".to_owned(),
+            Owner::Kv => "kv".to_owned(),
+            Owner::Plan => "plan".to_owned(),
+            Owner::Scratch => "scratch".to_owned(),
+            Owner::Pack(generation) => {
+                let pack = packs.iter().find(|pack| pack.generation.as_ref() == Some(generation));
+                format!("pack {}", pack.map_or(generation, |pack| &pack.name))
             }
-            _ => None,
         };
-        MemoryReport {
-            budget_bytes: self.ledger.budget(),
-            base_bytes: self.ledger.held_by(&Owner::Base),
-            kv_bytes: self.ledger.held_by(&Owner::Kv),
-            packs: self.entries().iter().filter_map(resident).collect(),
+        let mut held_bytes = BTreeMap::new();
+        for (holder, bytes) in self.ledger.holders() {
+            *held_bytes.entry(owner(&holder)).or_insert(0) += bytes;
         }
+        HostStatus {
+            pid: std::process::id(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            base: self.base.clone(),
+            device: self.device.clone(),
+            packs_dir: self.manager.packs_dir().map(Into::into),
+            budget_bytes: self.ledger.budget(),
+            held_bytes,
+            totals: Totals {
+                requests: self.requests.load(Ordering::Relaxed),
+                tokens: self.tokens.load(Ordering::Relaxed),
+                ..self.manager.totals()
+            },
+            unhealthy: self.unhealthy(STEP_LIMIT),
+            packs,
+        }
+    }
+
+    /// What makes no progress: a step of the model that has been running for longer than `limit`. `None`: all is well.
+    pub fn unhealthy(&self, limit: Duration) -> Option<String> {
+        let running = self.steps.oldest().filter(|running| *running > limit)?;
+        Some(format!("a step of the model has been running for {} s", running.as_secs_f32().round()))
     }
 
     /// Sets memory aside for a sequence of `tokens` tokens.
     ///
     /// # Errors
-    /// Not enough memory.
+    /// Not enough memory, also without the packs that no request uses.
     pub fn reserve_kv(&self, mixture: &Mixture, tokens: usize) -> Result<Reservation, EngineError> {
-        let bytes = Sequence::bytes_for(&self.core, mixture, tokens) as u64;
-        Ok(self.ledger.reserve(Owner::Kv, bytes)?)
+        self.reserve(Owner::Kv, Sequence::bytes_for(&self.core, mixture, tokens) as u64)
     }
 
-    /// The mixture for a choice; packs that are not on the device yet are loaded.
-    ///
-    /// # Errors
-    /// An unknown or quarantined pack, or not enough memory.
-    pub fn mixture(&self, choice: &MixtureChoice) -> Result<Mixture, EngineError> {
-        let selection = {
-            let entries = self.entries();
-            let usable = |entry: &&PackEntry| {
-                // A quarantined pack may be named, so that the answer can say what is wrong with it.
-                !(entry.is_general() && matches!(entry.state, PackState::Quarantined(_)))
-                    || *choice != MixtureChoice::Auto
-            };
-            let candidates: Vec<Candidate<'_>> = entries
-                .iter()
-                .filter(usable)
-                .map(|entry| Candidate { name: &entry.name, general: entry.is_general() })
-                .collect();
-            select(choice, &candidates)?
-        };
-        let Selection::Packs(packs) = selection else {
-            return Ok(Mixture::single(Arc::clone(&self.base_alone)));
-        };
-        let parts = packs
-            .iter()
-            .map(|(name, weight)| Ok((self.resident(name)?, *weight as f32)))
-            .collect::<Result<_, EngineError>>()?;
-        Ok(Mixture::new(parts)?)
+    pub(crate) fn reserve(&self, owner: Owner, bytes: u64) -> Result<Reservation, EngineError> {
+        let until = Instant::now() + self.admission_wait;
+        Ok(self.manager.residency().reserve(owner, bytes, until)?)
     }
 
-    /// A pack on the device, loaded if need be. A pack that fails is quarantined.
-    fn resident(&self, name: &str) -> Result<Arc<Expert>, EngineError> {
-        let mut entries = self.entries();
-        let Some(entry) = entries.iter_mut().find(|entry| entry.name == name) else {
-            return Err(router::SelectionError::UnknownPack {
-                name: name.to_owned(),
-                registered: Vec::new(),
-            }
-            .into());
-        };
-        match &entry.state {
-            PackState::Resident(pack) => return Ok(Arc::clone(&pack.expert)),
-            PackState::Quarantined(reason) => {
-                return Err(EngineError::Quarantined { name: name.to_owned(), reason: reason.to_string() });
-            }
-            PackState::Registered => {}
-        }
-        let started = std::time::Instant::now();
-        match self.load(entry) {
-            Ok(pack) => {
-                tracing::info!(pack = name, bytes = pack.resident_bytes(), elapsed = ?started.elapsed(), "loaded");
-                let expert = Arc::clone(&pack.expert);
-                entry.state = PackState::Resident(Arc::new(pack));
-                Ok(expert)
-            }
-            // Memory that is not there now is no fault of the pack.
-            Err(error @ EngineError::Budget(_)) => Err(error),
-            Err(error) => {
-                tracing::warn!(pack = name, %error, "quarantined");
-                let stage = match &error {
-                    EngineError::Load(error) => error.failure.stage(),
-                    _ => LoadStage::Weights,
-                };
-                let reason = match &error {
-                    EngineError::Load(error) => error.failure.to_string(),
-                    error => error.to_string(),
-                };
-                entry.state = PackState::Quarantined(QuarantineReason { stage, reason });
-                Err(error)
-            }
-        }
+    pub(crate) fn grow(&self, memory: &mut Reservation, bytes: u64) -> Result<(), EngineError> {
+        let until = Instant::now() + self.admission_wait;
+        Ok(self.manager.residency().grow(memory, bytes, until)?)
     }
 
-    fn load(&self, entry: &PackEntry) -> Result<ResidentPack, EngineError> {
-        let loaded = open_pack(&entry.path, &self.loading)?;
-        let generation = loaded.generation.to_hex();
-        let stored = stored_weights(&loaded);
-        let dtype = |name: &str| stored.get(name).map(|weight| StoredDtype::from(weight.dtype));
-        let needed = self.core.expert_bytes(&loaded.graph, &dtype)? as u64;
-        self.declaration_holds(&loaded, needed)?;
-        let reservation = self.ledger.reserve(Owner::Pack(generation.clone()), needed)?;
-        let expert = self.place(&loaded, &stored, &generation)?;
-        Ok(ResidentPack { expert: expert.into(), _reservation: reservation })
+    pub(crate) fn base_alone(&self) -> Arc<Expert> {
+        Arc::clone(&self.base_alone)
     }
 
-    /// Puts a checked pack's weights on the device.
-    fn place(
-        &self,
-        loaded: &LoadedPack,
-        stored: &HashMap<&str, WeightView<'_>>,
-        generation: &str,
-    ) -> Result<Expert, EngineError> {
-        let own = |name: &str| {
-            let weight = stored.get(name)?;
-            Some(StoredTensor {
-                name: name.to_owned(),
-                shape: weight.shape.to_vec(),
-                dtype: weight.dtype.into(),
-                bytes: Cow::Borrowed(weight.bytes),
-            })
-        };
-        Ok(self.core.compile_expert(loaded.manifest.pack.name.as_str(), generation, &loaded.graph, &own)?)
+    pub(crate) fn admission_wait(&self) -> Duration {
+        self.admission_wait
     }
 
-    /// Compares what the manifest declares for the way this host holds weights with what they will take: up to a
-    /// twentieth apart, and beyond that only by the rows that the device pads.
-    fn declaration_holds(&self, loaded: &LoadedPack, needed: u64) -> Result<(), EngineError> {
-        let dtype = match (self.dtype, &loaded.weights) {
-            (WeightDtype::AsStored, Some(weights)) => weights.dtype(),
-            (WeightDtype::AsStored, None) => return Ok(()),
-            (WeightDtype::F32, _) => Dtype::F32,
-            (WeightDtype::F16, _) => Dtype::F16,
-            (WeightDtype::BF16, _) => Dtype::Bf16,
-            (WeightDtype::Q8_0, _) => Dtype::Q8_0,
-            (WeightDtype::Q4_0, _) => Dtype::Q4_0,
-            (WeightDtype::Q4_1, _) => Dtype::Q4_1,
-        };
-        let Some(&declared) = loaded.manifest.memory.resident_bytes.get(&dtype) else { return Ok(()) };
-        let padding =
-            needed.saturating_sub(resident_bytes(loaded.graph.graph(), &loaded.owned_weights, dtype));
-        if needed.abs_diff(declared) > declared.max(needed) / 20 + padding {
-            let name = loaded.manifest.pack.name.to_string();
-            return Err(EngineError::DeclaredBytes { name, declared, needed });
-        }
-        Ok(())
+    pub(crate) fn parking_place(&self) -> ParkingPlace {
+        self.parked.place()
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<PackEntry>> {
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn begin_step(&self) -> Step<'_> {
+        self.steps.begin()
+    }
+
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_token(&self) {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -304,12 +240,6 @@ fn fingerprint(file: &BaseFile, cache_dir: &std::path::Path) -> Result<Sha256, E
     let text = file.cached_fingerprint(cache_dir)?;
     let hex = text.strip_prefix("sha256:").unwrap_or(&text);
     hex.parse().map_err(|error: manifests::ValueError| EngineError::Option(error.message))
-}
-
-/// The weights of a pack's own file by name.
-fn stored_weights(loaded: &LoadedPack) -> HashMap<&str, WeightView<'_>> {
-    let weights = loaded.weights.iter().flat_map(|file| file.weights());
-    weights.map(|weight| (weight.name, weight)).collect()
 }
 
 /// The slot of a base that no manifest describes: the layers from 3/5 to 4/5 of its depth, where the default base has

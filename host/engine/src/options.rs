@@ -1,10 +1,11 @@
 //! What a host is started with.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use manifests::{DeviceChoice, Dtype, Version};
 use modularbase_core::{Backend, CpuBackend, KvDtype, TensorBackend, WeightDtype};
-use modularbase_loader::Prober;
+use modularbase_loader::{Prober, TrustPolicy};
+use modularbase_manager::ManagerOptions;
 use pack_sdk::SlotRange;
 
 use crate::EngineError;
@@ -14,6 +15,8 @@ use crate::EngineError;
 pub struct HostOptions {
     /// A GGUF file or a Hugging Face folder.
     pub base: PathBuf,
+    /// Its name, for operators.
+    pub base_name: String,
     /// Version of the base, where its manifest states one.
     pub base_version: Option<Version>,
     /// The slot; `None` derives one.
@@ -24,8 +27,12 @@ pub struct HostOptions {
     pub dtype: Option<Dtype>,
     /// Threads of the CPU executor.
     pub threads: usize,
-    /// The folder of packs; `None` or a folder that does not exist: no packs.
-    pub packs_dir: Option<PathBuf>,
+    /// The folder of packs and how it is looked after.
+    pub packs: ManagerOptions,
+    /// How long a request waits for memory, or for a pack that is just arriving.
+    pub admission_wait: Duration,
+    /// Which signatures packs need.
+    pub trust: TrustPolicy,
     /// Device memory for everything, bytes; `None`: what the base needs and 512 MiB.
     pub budget: Option<u64>,
     /// Where copies of libraries and weights, and fingerprints, are kept.

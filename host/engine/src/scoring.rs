@@ -51,7 +51,9 @@ pub fn score(
         let inputs = &window[..window.len() - 1];
         for (piece, next) in inputs.chunks(LOGIT_ROWS).zip(window[1..].chunks(LOGIT_ROWS)) {
             let step = Advance { sequence: &mut sequence, tokens: piece, logits: LogitRows::All };
+            let running = host.begin_step();
             let logits = host.core().advance(&mut [step])?.into_iter().flatten().next();
+            drop(running);
             let logits = logits.map(|logits| logits.to_vec()).transpose()?.unwrap_or_default();
             let rows = logits.chunks_exact(host.core().shape().vocab_size);
             sum += rows.zip(next).map(|(row, &next)| loss(row, next)).sum::<f64>();

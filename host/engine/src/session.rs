@@ -5,19 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use manifests::MixtureChoice;
 use modularbase_core::{
-    Advance, BaseCore, CoreError, LogitRows, Mixture, Sampler, SamplingOptions, Sequence, TextStream,
+    Advance, CoreError, LogitRows, Mixture, Sampler, SamplingOptions, Sequence, TextStream,
 };
-use modularbase_residency::Reservation;
+use modularbase_residency::{Owner, Reservation};
 
-use crate::{Answer, AnswerLimits, EngineError, FinishReason, Host, MixturePart, Timings};
+use crate::{
+    Answer, AnswerLimits, EngineError, FinishReason, Host, MixturePart, Timings, Turn,
+    parked_caches::{Parked, ParkingPlace},
+};
 
 /// A sequence on a host with the memory set aside for it. Prompts that begin as the last one did reuse its caches.
+///
+/// Packs are leased for the time of an answer only: between two answers they may be evicted or replaced.
 pub struct Session<'a> {
     host: &'a Host,
-    mixture: Mixture,
+    choice: MixtureChoice,
     sequence: Sequence,
     memory: Reservation,
+    parking: ParkingPlace,
 }
 
 impl<'a> Session<'a> {
@@ -25,21 +32,21 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// Not enough memory for the smallest caches.
-    pub fn new(host: &'a Host, mixture: Mixture) -> Result<Self, EngineError> {
-        let memory = host.reserve_kv(&mixture, 0)?;
-        Ok(Self { host, sequence: Sequence::new(host.core(), mixture.clone()), mixture, memory })
+    pub fn new(host: &'a Host, choice: MixtureChoice) -> Result<Self, EngineError> {
+        let memory = host.reserve(Owner::Kv, 0)?;
+        let sequence = Sequence::detached(host.core());
+        Ok(Self { host, choice, sequence, memory, parking: host.parking_place() })
     }
 
-    /// The mixture in force.
-    pub fn mixture(&self) -> &Mixture {
-        &self.mixture
+    /// Which packs are asked for.
+    pub fn choice(&self) -> &MixtureChoice {
+        &self.choice
     }
 
-    /// Changes the mixture for the answers to come. The understanding caches stay; what lies behind the slot is
+    /// Asks for other packs in the answers to come. The understanding caches stay; what lies behind the slot is
     /// recomputed.
-    pub fn set_mixture(&mut self, mixture: Mixture) {
-        self.sequence.set_mixture(self.host.core(), mixture.clone());
-        self.mixture = mixture;
+    pub fn choose(&mut self, choice: MixtureChoice) {
+        self.choice = choice;
     }
 
     /// Tokens in the caches.
@@ -53,7 +60,8 @@ impl<'a> Session<'a> {
     /// token; a cancelled answer is returned as far as it came.
     ///
     /// # Errors
-    /// An empty prompt, one that does not fit the context, not enough memory, a failing device.
+    /// An empty prompt, one that does not fit the context, a pack that can't be used, not enough memory, a failing
+    /// device.
     pub fn answer(
         &mut self,
         prompt: &[u32],
@@ -65,20 +73,36 @@ impl<'a> Session<'a> {
         if prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        let core = self.host.core();
-        let context = core.shape().max_position;
+        let context = self.host.core().shape().max_position;
         if prompt.len() >= context {
             return Err(CoreError::ContextLength { tokens: prompt.len() + 1, limit: context }.into());
         }
         let longest = limits.max_tokens.min(context - prompt.len());
-        let mut sampler = Sampler::new(sampling.clone())?;
-        self.reserve(prompt.len() + longest)?;
+        let sampler = Sampler::new(sampling.clone())?;
+        self.host.count_request();
+        let turn = self.host.turn(&self.choice)?;
+        self.attach(&turn, prompt.len() + longest)?;
+        let answer = self.generate(prompt, sampler, limits, longest, &turn, cancel, on_text);
+        self.park();
+        answer
+    }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one answer, taken apart just above")]
+    fn generate(
+        &mut self,
+        prompt: &[u32],
+        mut sampler: Sampler,
+        limits: &AnswerLimits,
+        longest: usize,
+        turn: &Turn,
+        cancel: &AtomicBool,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Answer, EngineError> {
         let started = Instant::now();
         // The last prompt token is always run again: its logits are needed.
         let known = common_prefix(self.sequence.tokens(), prompt).min(prompt.len() - 1);
         self.sequence.truncate(known);
-        let mut logits = last_logits(core, &mut self.sequence, &prompt[known..])?;
+        let mut logits = last_logits(self.host, &mut self.sequence, &prompt[known..])?;
         let prefill = started.elapsed();
 
         let started = Instant::now();
@@ -102,6 +126,7 @@ impl<'a> Session<'a> {
             }
             let token = sampler.sample(&logits, &history)?;
             token_ids.push(token);
+            self.host.count_token();
             history.push(token);
             if tokenizer.is_end(token) {
                 break FinishReason::Stop;
@@ -111,7 +136,7 @@ impl<'a> Session<'a> {
                 break FinishReason::Stop;
             }
             if token_ids.len() < longest {
-                logits = last_logits(core, &mut self.sequence, &[token])?;
+                logits = last_logits(self.host, &mut self.sequence, &[token])?;
             }
         };
         emit(&stream.finish().text);
@@ -120,23 +145,48 @@ impl<'a> Session<'a> {
             text,
             prompt_tokens: prompt.len(),
             finish_reason,
-            mixture: mixture_parts(&self.mixture),
+            mixture: mixture_parts(turn.mixture()),
+            omitted: turn.omitted().to_vec(),
             timings: timings(prefill, prompt.len() - known, decode, token_ids.len().saturating_sub(1)),
             token_ids,
         })
     }
 
-    /// Sets memory aside for `tokens` tokens.
-    fn reserve(&mut self, tokens: usize) -> Result<(), EngineError> {
-        let needed = Sequence::bytes_for(self.host.core(), &self.mixture, tokens) as u64;
-        Ok(self.memory.resize(needed)?)
+    /// Takes the packs of a turn, with the caches that were parked if they were made with the same, and sets memory
+    /// aside for `tokens` tokens.
+    fn attach(&mut self, turn: &Turn, tokens: usize) -> Result<(), EngineError> {
+        let caches = self.parking.take().map(|Parked { caches, memory }| {
+            // One ledger and one owner: it can't be refused.
+            let _ = self.memory.join(memory);
+            caches
+        });
+        self.sequence.attach(self.host.core(), turn.mixture().clone(), caches);
+        let needed = Sequence::bytes_for(self.host.core(), turn.mixture(), tokens) as u64;
+        let grown = self.host.grow(&mut self.memory, needed.max(self.sequence.bytes() as u64));
+        if grown.is_err() {
+            self.park();
+        }
+        grown
+    }
+
+    /// Lets go of the packs. What was set aside and not used comes back; the caches behind the slot go where an eviction
+    /// finds them.
+    fn park(&mut self) {
+        let Some(caches) = self.sequence.detach() else { return };
+        let (behind, front) = (caches.bytes() as u64, self.sequence.bytes() as u64);
+        // Less than before: it can't fail.
+        let _ = self.memory.resize(behind + front);
+        if let Some(memory) = self.memory.split(behind) {
+            self.parking.put(Parked { caches, memory });
+        }
     }
 }
 
 /// Appends tokens and gives the logits of the last one.
-fn last_logits(core: &BaseCore, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, CoreError> {
+fn last_logits(host: &Host, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, CoreError> {
+    let _step = host.begin_step();
     let step = Advance { sequence, tokens, logits: LogitRows::Last };
-    match core.advance(&mut [step])?.into_iter().flatten().next() {
+    match host.core().advance(&mut [step])?.into_iter().flatten().next() {
         Some(logits) => logits.to_vec(),
         None => Err(CoreError::Mismatch { what: "logits", expected: "one row".into(), found: "none".into() }),
     }

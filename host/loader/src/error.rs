@@ -167,7 +167,7 @@ impl LoadFailure {
                 | Self::Trust(TrustError::File(_))
                 | Self::Superseded { .. }
                 | Self::Cache(_)
-                | Self::Probe(ProbeError::Start { .. } | ProbeError::TimedOut(_))
+                | Self::Probe(ProbeError::Start { .. } | ProbeError::TimedOut(_) | ProbeError::Cancelled)
                 | Self::OtherVersionPinned { .. }
                 | Self::Library(LibraryError::Thread(_) | LibraryError::TimedOut(_))
         )

@@ -143,8 +143,8 @@ pub enum EvictOutcome {
         /// Bytes that came back.
         bytes: u64,
     },
-    /// Requests use it; it goes when the last of them ends.
-    Draining {
+    /// Requests use it; it stays.
+    InUse {
         /// How many.
         leases: usize,
     },

@@ -262,6 +262,21 @@ impl Reservation {
         self.bytes = bytes;
         Ok(())
     }
+
+    /// Hands `bytes` of it over to a reservation of their own; `None` where it holds fewer.
+    pub fn split(&mut self, bytes: u64) -> Option<Self> {
+        self.bytes = self.bytes.checked_sub(bytes)?;
+        Some(Self { ledger: self.ledger.clone(), owner: self.owner.clone(), bytes })
+    }
+
+    /// Takes over what `other` holds, if both have one owner in one ledger; else gives it back unchanged.
+    pub fn join(&mut self, mut other: Self) -> Result<(), Self> {
+        if self.owner != other.owner || !Arc::ptr_eq(&self.ledger.inner, &other.ledger.inner) {
+            return Err(other);
+        }
+        self.bytes += std::mem::take(&mut other.bytes);
+        Ok(())
+    }
 }
 
 impl Drop for Reservation {

@@ -236,3 +236,19 @@ fn small_requests_on_many_threads_do_not_starve_a_large_one() {
     });
     assert_eq!((ledger.free(), ledger.holders().len()), (100, 0));
 }
+
+#[test]
+fn what_is_split_off_and_joined_again_stays_reserved() {
+    let ledger = ByteLedger::new(100);
+    let mut kv = ledger.reserve(Owner::Kv, 50).unwrap();
+    let part = kv.split(20).unwrap();
+    assert!(kv.split(31).is_none());
+    assert_eq!((kv.bytes(), part.bytes(), ledger.free()), (30, 20, 50));
+    kv.join(part).unwrap();
+    assert_eq!((kv.bytes(), ledger.free()), (50, 50));
+    let base = ledger.reserve(Owner::Base, 10).unwrap();
+    let base = kv.join(base).unwrap_err();
+    assert_eq!((base.bytes(), kv.bytes(), ledger.free()), (10, 50, 40));
+    drop((kv, base));
+    assert_eq!(ledger.free(), 100);
+}

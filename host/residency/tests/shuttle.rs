@@ -341,6 +341,8 @@ fn whoever_waits_for_bytes_of_the_ledger_gets_them() {
                     let mut reservation = ledger.reserve_within(Owner::Kv, bytes, never()).unwrap();
                     assert!(ledger.held_by(&Owner::Kv) <= 10);
                     reservation.resize(1).unwrap();
+                    let part = reservation.split(1).unwrap();
+                    assert!(reservation.join(part).is_ok());
                 }
             })
         });

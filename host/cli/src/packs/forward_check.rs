@@ -46,8 +46,8 @@ pub(super) fn answer(dir: &Path, settings: &Settings) -> anyhow::Result<()> {
     settings.host.packs_dir = Some(packs.path().to_path_buf());
     let model = model::load(&settings, Instant::now())?;
     let tokens = model.host.tokenizer().encode_prompt(TEXT, false).map_err(|error| explain(error.into()))?;
-    let mixture = model.host.mixture(&MixtureChoice::Packs(vec![(name, 1.0)])).map_err(explain)?;
-    let (expert, _) = mixture.parts().first().context("the mixture is empty")?;
+    let turn = model.host.turn(&MixtureChoice::Packs(vec![(name, 1.0)])).map_err(explain)?;
+    let (expert, _) = turn.mixture().parts().first().context("the mixture is empty")?;
     let effect = effect_on_hidden_states(model.host.core(), expert, &tokens)?;
     print_json(&ForwardReport {
         tokens: tokens.len(),

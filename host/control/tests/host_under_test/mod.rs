@@ -105,7 +105,7 @@ impl Operate for TestHost {
     fn evict(&self, pack: &str) -> Result<EvictOutcome, String> {
         match pack {
             "law" => Ok(EvictOutcome::Evicted { bytes: 6_000_000 }),
-            "poems" => Ok(EvictOutcome::Draining { leases: 2 }),
+            "poems" => Ok(EvictOutcome::InUse { leases: 2 }),
             "code" => Ok(EvictOutcome::NotResident),
             _ => Err(format!("there is no pack `{pack}`")),
         }

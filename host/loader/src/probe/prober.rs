@@ -7,7 +7,11 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -32,6 +36,8 @@ const PIPE_GRACE: Duration = Duration::from_millis(200);
 pub struct Prober {
     program: PathBuf,
     limits: ProbeLimits,
+    /// Shared by clones.
+    cancelled: Arc<AtomicBool>,
 }
 
 /// Why a pack failed its probe.
@@ -51,6 +57,9 @@ pub enum ProbeError {
     /// Killed after the limit.
     #[error("it did not finish within {} ms and was stopped", .0.as_millis())]
     TimedOut(Duration),
+    /// Stopped because the host ends.
+    #[error("it was stopped because the host ends")]
+    Cancelled,
     /// Used up its processor time.
     #[error("it used more than {0} s of processor time and was stopped")]
     CpuTime(u64),
@@ -91,13 +100,18 @@ fn after(printed: &str) -> String {
 impl Prober {
     /// A prober whose child is `program PROBE_ARGUMENT ..`: a program that calls [`super::probe_child_main`].
     pub fn new(program: impl Into<PathBuf>, limits: ProbeLimits) -> Self {
-        Self { program: program.into(), limits }
+        Self { program: program.into(), limits, cancelled: Arc::default() }
     }
 
     /// A prober whose child is this very program, whose `main` calls [`super::probe_child_main`] first. It works even
     /// when the program's file was replaced since.
     pub fn this_program(limits: ProbeLimits) -> Self {
         Self::new("/proc/self/exe", limits)
+    }
+
+    /// Stops the probes that run and those to come, of this prober and of its clones: nobody waits for them any more.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// The limits.
@@ -120,7 +134,7 @@ impl Prober {
         fs::write(&request_path, request).map_err(start_error)?;
 
         let child = self.start(folder.path(), request_path.into_os_string()).map_err(start_error)?;
-        let end = watch(child, self.limits.wall_time).map_err(start_error)?;
+        let end = watch(child, self.limits.wall_time, &self.cancelled).map_err(start_error)?;
         self.judge(end)
     }
 
@@ -141,6 +155,9 @@ impl Prober {
     fn judge(&self, end: End) -> Result<ProbeReport, ProbeError> {
         let printed = end.printed.trim_end().to_owned();
         let Some(status) = end.status else {
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err(ProbeError::Cancelled);
+            }
             return Err(ProbeError::TimedOut(self.limits.wall_time));
         };
         if let Some(signal) = status.signal() {
@@ -172,14 +189,14 @@ impl Prober {
 }
 
 struct End {
-    /// `None`: it was killed when its time was over.
+    /// `None`: it was killed when its time was over, or when nobody waited for it any more.
     status: Option<ExitStatus>,
     answer: Vec<u8>,
     printed: String,
     elapsed: Duration,
 }
 
-fn watch(mut child: Child, wall_time: Duration) -> io::Result<End> {
+fn watch(mut child: Child, wall_time: Duration, cancelled: &AtomicBool) -> io::Result<End> {
     let start = Instant::now();
     let answer = read_in_background(child.stdout.take(), MAX_ANSWER_BYTES);
     let printed = read_in_background(child.stderr.take(), MAX_PRINTED_BYTES);
@@ -188,7 +205,7 @@ fn watch(mut child: Child, wall_time: Duration) -> io::Result<End> {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if start.elapsed() >= wall_time {
+        if start.elapsed() >= wall_time || cancelled.load(Ordering::Relaxed) {
             break None;
         }
         thread::sleep(pause);

@@ -1,0 +1,102 @@
+//! How a checked pack comes to the device: bytes reserved, weights placed, plan compiled.
+
+use std::{collections::HashMap, sync::Arc};
+
+use manifests::Dtype;
+use modularbase_core::{BaseCore, CoreError, Expert, StoredDtype, StoredTensor, WeightDtype};
+use modularbase_loader::{Generation, LoadStage, LoadedPack, QuarantineReason, WeightView, resident_bytes};
+use modularbase_manager::{PlaceError, PlacePacks, Placed};
+use modularbase_residency::{Owner, Room};
+
+use crate::parked_caches::ParkedCaches;
+
+/// Places packs beside a base.
+pub(crate) struct Placement {
+    pub(crate) core: Arc<BaseCore>,
+    pub(crate) dtype: WeightDtype,
+    /// Caches of sessions between two answers.
+    pub(crate) parked: Arc<ParkedCaches>,
+}
+
+impl PlacePacks for Placement {
+    type Resident = Arc<Expert>;
+
+    fn place(&self, pack: &LoadedPack, room: &Room<'_>) -> Result<Placed<Arc<Expert>>, PlaceError> {
+        let stored = stored_weights(pack);
+        let dtype = |name: &str| stored.get(name).map(|weight| StoredDtype::from(weight.dtype));
+        let needed = self.core.expert_bytes(&pack.graph, &dtype).map_err(bad)? as u64;
+        self.declaration_holds(pack, needed)?;
+        let generation = pack.generation.to_hex();
+        let mut memory =
+            room.reserve(Owner::Pack(generation.clone()), needed).map_err(PlaceError::NoRoom)?;
+        let expert = self.compile(pack, &stored, &generation).map_err(bad)?;
+        let measured = expert.resident_bytes() as u64;
+        if measured.abs_diff(needed) * 20 > needed.max(measured) {
+            let reason = format!(
+                "{needed} bytes were to be placed on the device, {measured} were: its weights are not what its graph states"
+            );
+            return Err(PlaceError::Bad(QuarantineReason { stage: LoadStage::Weights, reason }));
+        }
+        memory.resize(measured).map_err(PlaceError::NoRoom)?;
+        Ok(Placed { resident: Arc::new(expert.holding(Box::new(memory))), bytes: measured })
+    }
+
+    fn evicted(&self, generation: Generation) {
+        self.parked.forget(&generation.to_hex());
+    }
+}
+
+impl Placement {
+    fn compile(
+        &self,
+        pack: &LoadedPack,
+        stored: &HashMap<&str, WeightView<'_>>,
+        generation: &str,
+    ) -> Result<Expert, CoreError> {
+        let own = |name: &str| {
+            let weight = stored.get(name)?;
+            Some(StoredTensor {
+                name: name.to_owned(),
+                shape: weight.shape.to_vec(),
+                dtype: weight.dtype.into(),
+                bytes: weight.bytes.into(),
+            })
+        };
+        self.core.compile_expert(pack.manifest.pack.name.as_str(), generation, &pack.graph, &own)
+    }
+
+    /// Compares what the manifest declares for the way this host holds weights with what they will take: up to a
+    /// twentieth apart, and beyond that only by the rows that the device pads.
+    fn declaration_holds(&self, pack: &LoadedPack, needed: u64) -> Result<(), PlaceError> {
+        let dtype = match (self.dtype, &pack.weights) {
+            (WeightDtype::AsStored, Some(weights)) => weights.dtype(),
+            (WeightDtype::AsStored, None) => return Ok(()),
+            (WeightDtype::F32, _) => Dtype::F32,
+            (WeightDtype::F16, _) => Dtype::F16,
+            (WeightDtype::BF16, _) => Dtype::Bf16,
+            (WeightDtype::Q8_0, _) => Dtype::Q8_0,
+            (WeightDtype::Q4_0, _) => Dtype::Q4_0,
+            (WeightDtype::Q4_1, _) => Dtype::Q4_1,
+        };
+        let Some(&declared) = pack.manifest.memory.resident_bytes.get(&dtype) else { return Ok(()) };
+        let padding =
+            needed.saturating_sub(resident_bytes(pack.graph.graph(), &pack.owned_weights, dtype));
+        if needed.abs_diff(declared) > declared.max(needed) / 20 + padding {
+            let reason = format!(
+                "it declares {declared} resident bytes, it takes {needed}: rebuild it with `cargo xtask pack build`"
+            );
+            return Err(PlaceError::Bad(QuarantineReason { stage: LoadStage::Weights, reason }));
+        }
+        Ok(())
+    }
+}
+
+fn bad(error: CoreError) -> PlaceError {
+    PlaceError::Bad(QuarantineReason { stage: LoadStage::Weights, reason: error.to_string() })
+}
+
+/// The weights of a pack's own file by name.
+fn stored_weights(pack: &LoadedPack) -> HashMap<&str, WeightView<'_>> {
+    let weights = pack.weights.iter().flat_map(|file| file.weights());
+    weights.map(|weight| (weight.name, weight)).collect()
+}

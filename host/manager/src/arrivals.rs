@@ -1,0 +1,355 @@
+//! From a change in the folder to a registered or quarantined pack.
+//!
+//! One thread, the registrar, takes note of what changed; a few workers look at what it found, since a probe may take
+//! its whole time limit and other packs must not wait for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use modularbase_loader::{
+    AdmissionStage, Admitted, CandidateKind, Change, Generation, Known, LoadFailure, Outcome,
+    WatchOptions, WatchedDirectory, admit, candidate, candidates, sweep_unpacked, unpack,
+};
+
+use crate::{
+    ManagerError, PackState, PlacePacks, leasing::millis, manager::Shared,
+    thread_priority::yield_to_steps, work_queue::WorkQueue,
+};
+
+/// Threads that look at packs. They mostly wait for a probe's child.
+const WORKERS: usize = 4;
+/// How often an unfinished pack is looked at although nothing told of a change.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+enum Message {
+    Change(Change),
+    /// A worker is done with an entry.
+    Looked(OsString),
+    /// Look at an entry although its files did not change.
+    LookAt(OsString),
+    /// Bring a pack to the device if there is room.
+    Prefetch(Generation),
+    Stop,
+}
+
+enum Job {
+    Look(OsString),
+    Prefetch(Generation),
+}
+
+/// The threads behind the folder.
+pub(crate) struct Arrivals {
+    messages: mpsc::Sender<Message>,
+    // In this order: no more changes, then no more work for the workers, which end with the registrar.
+    watcher: Option<WatchedDirectory>,
+    registrar: Option<JoinHandle<()>>,
+}
+
+impl Arrivals {
+    pub(crate) fn start<P: PlacePacks>(shared: Arc<Shared<P>>) -> Result<Self, ManagerError> {
+        let (messages, inbox) = mpsc::channel();
+        let workers = WorkQueue::start(WORKERS, "pack-admission", {
+            let (shared, messages) = (Arc::clone(&shared), messages.clone());
+            move |job| match job {
+                Job::Look(entry) => {
+                    shared.look(&entry);
+                    // The registrar is gone only when the workers are to go too.
+                    let _ = messages.send(Message::Looked(entry));
+                }
+                Job::Prefetch(generation) => shared.prefetch(generation),
+            }
+        })
+        .map_err(ManagerError::Thread)?;
+        let registrar = Registrar { shared: Arc::clone(&shared), workers };
+        registrar.look_over_all()?;
+        let watcher = match (&shared.options.packs_dir, shared.options.watch) {
+            (Some(folder), true) => {
+                let options = WatchOptions { rescan: shared.options.rescan, ..WatchOptions::default() };
+                let messages = messages.clone();
+                let tell = move |change| {
+                    let _ = messages.send(Message::Change(change));
+                };
+                Some(WatchedDirectory::start(folder, options, tell).map_err(ManagerError::Thread)?)
+            }
+            _ => None,
+        };
+        let registrar = thread::Builder::new()
+            .name("pack-registrar".to_owned())
+            .spawn(move || registrar.run(&inbox))
+            .map_err(ManagerError::Thread)?;
+        Ok(Self { messages, watcher, registrar: Some(registrar) })
+    }
+
+    pub(crate) fn rescan(&self) {
+        let _ = self.messages.send(Message::Change(Change::All));
+    }
+
+    pub(crate) fn look_at(&self, entry: OsString) {
+        let _ = self.messages.send(Message::LookAt(entry));
+    }
+
+    pub(crate) fn prefetch(&self, generation: Generation) {
+        let _ = self.messages.send(Message::Prefetch(generation));
+    }
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        drop(self.watcher.take());
+        let _ = self.messages.send(Message::Stop);
+        if let Some(registrar) = self.registrar.take() {
+            // A panic of it was printed when it happened.
+            let _ = registrar.join();
+        }
+    }
+}
+
+struct Registrar<P: PlacePacks> {
+    shared: Arc<Shared<P>>,
+    workers: WorkQueue<Job>,
+}
+
+impl<P: PlacePacks> Registrar<P> {
+    fn run(self, inbox: &mpsc::Receiver<Message>) {
+        yield_to_steps();
+        loop {
+            let (due, next) = self.shared.catalogue().unsettled(self.shared.options.settle);
+            due.into_iter().for_each(|entry| self.force(entry));
+            let sleep = next.map_or(LONGEST_SLEEP, |next| next.saturating_duration_since(Instant::now()));
+            let message = match inbox.recv_timeout(sleep) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match message {
+                Message::Stop => return,
+                Message::Change(Change::Entries(entries)) => {
+                    entries.into_iter().for_each(|entry| self.notice(entry));
+                }
+                Message::Change(Change::All) => {
+                    if let Err(error) = self.look_over_all() {
+                        tracing::warn!(%error, "the packs directory is not looked over");
+                    }
+                }
+                Message::LookAt(entry) => self.force(entry),
+                Message::Prefetch(generation) => self.workers.push(Job::Prefetch(generation)),
+                Message::Looked(entry) => self.looked(entry),
+            }
+        }
+    }
+
+    /// Looks at every entry of the folder, and notices which ones are gone.
+    fn look_over_all(&self) -> Result<(), ManagerError> {
+        let Some(folder) = &self.shared.options.packs_dir else { return Ok(()) };
+        let found = match candidates(folder) {
+            Ok(found) => found,
+            // A folder that does not exist yet is one without packs.
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let mut missing: BTreeSet<OsString> = self.shared.catalogue().slots.keys().cloned().collect();
+        let mut looks = Vec::new();
+        self.shared.change(|catalogue, actions| {
+            for candidate in found {
+                let Some(entry) = candidate.path.file_name().map(OsString::from) else { continue };
+                missing.remove(&entry);
+                if catalogue.noticed(&entry, Some(candidate), actions) {
+                    looks.push(entry);
+                }
+            }
+            for entry in &missing {
+                catalogue.noticed(entry, None, actions);
+            }
+        });
+        for entry in looks {
+            self.dispatch(entry);
+        }
+        if !missing.is_empty() {
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    fn notice(&self, entry: OsString) {
+        let Some(folder) = &self.shared.options.packs_dir else { return };
+        // What can't be looked at is not there.
+        let found = candidate(folder, &entry).ok().flatten();
+        let gone = found.is_none();
+        if self.shared.change(|catalogue, actions| catalogue.noticed(&entry, found, actions)) {
+            self.dispatch(entry);
+        }
+        if gone {
+            self.sweep();
+        }
+    }
+
+    fn force(&self, entry: OsString) {
+        self.shared.catalogue().look_again(&entry);
+        self.notice(entry);
+    }
+
+    /// A pack whose look is known from earlier is registered at once; others go to the workers.
+    fn dispatch(&self, entry: OsString) {
+        if self.shared.recall(&entry) {
+            self.looked(entry);
+        } else {
+            self.workers.push(Job::Look(entry));
+        }
+    }
+
+    fn looked(&self, entry: OsString) {
+        if self.shared.catalogue().looked(&entry) {
+            self.workers.push(Job::Look(entry));
+            return;
+        }
+        self.shared.routes_changed.notify_all();
+        let kept = {
+            let catalogue = self.shared.catalogue();
+            let slot = catalogue.slots.get(&entry);
+            slot.and_then(|slot| slot.generation.filter(|_| self.shared.wishes().keep.contains(&slot.name)))
+        };
+        if let Some(generation) = kept {
+            self.workers.push(Job::Prefetch(generation));
+        }
+    }
+
+    /// Removes what archives that are gone were unpacked to, and copies beyond the limit.
+    fn sweep(&self) {
+        let (folders, generations) = {
+            let catalogue = self.shared.catalogue();
+            let folders: BTreeSet<PathBuf> =
+                catalogue.records.values().map(|record| record.folder.clone()).collect();
+            (folders, catalogue.records.keys().copied().collect::<BTreeSet<_>>())
+        };
+        let cache = &self.shared.context.cache;
+        if let Err(error) = sweep_unpacked(cache, &folders) {
+            tracing::warn!(%error, "what archives were unpacked to stays behind");
+        }
+        if let Err(error) = cache.trim(self.shared.options.cache_limit, &generations) {
+            tracing::warn!(%error, "copies of packs' files beyond the limit stay");
+        }
+    }
+}
+
+/// What came of looking at an entry.
+enum Look {
+    Admitted(Box<Admitted>),
+    /// Its files are not what the manifest says, and may still be arriving.
+    Unfinished(String),
+    Refused {
+        /// Its manifest's, where that could be read.
+        name: Option<String>,
+        generation: Option<Generation>,
+        reason: String,
+    },
+    /// It went away meanwhile.
+    Gone,
+}
+
+impl<P: PlacePacks> Shared<P> {
+    /// Registers or refuses an entry by what is known of its files from earlier. False: nothing is.
+    fn recall(&self, entry: &OsString) -> bool {
+        let known = {
+            let catalogue = self.catalogue();
+            let Some(slot) = catalogue.slots.get(entry) else { return true };
+            let known = slot.stamp.and_then(|stamp| self.context.index().known(&slot.canonical, &stamp));
+            known.map(|known| (slot.canonical.clone(), known))
+        };
+        let Some((folder, Known { generation, summary, outcome })) = known else { return false };
+        self.change(|catalogue, actions| match outcome {
+            Outcome::Admitted => {
+                let admitted =
+                    Admitted { generation, summary, folder, timings: Default::default(), was_probed: false };
+                catalogue.register(entry, admitted, BTreeMap::new(), actions);
+            }
+            Outcome::Refused(reason) => {
+                let (name, reason) = (summary.name.as_str(), reason.to_string());
+                catalogue.quarantine(entry, Some(name), Some(generation), reason, &|_| false, actions);
+            }
+        });
+        true
+    }
+
+    /// Looks at an entry's files, from their hashes to the probe.
+    fn look(&self, entry: &OsString) {
+        let Some((path, kind)) =
+            self.catalogue().slots.get(entry).map(|slot| (slot.path.clone(), slot.kind))
+        else {
+            return;
+        };
+        let mut took_ms = BTreeMap::new();
+        let look = self.examine(entry, path, kind, &mut took_ms);
+        self.conclude(entry, look, took_ms);
+    }
+
+    fn examine(
+        &self,
+        entry: &OsString,
+        path: PathBuf,
+        kind: CandidateKind,
+        took_ms: &mut BTreeMap<String, f64>,
+    ) -> Look {
+        let folder = match kind {
+            CandidateKind::Folder => path.clone(),
+            CandidateKind::Archive => match unpack(&path, &self.context.cache) {
+                Ok(folder) => folder,
+                Err(error) if !path.exists() => {
+                    tracing::debug!(%error, "an archive went away while it was read");
+                    return Look::Gone;
+                }
+                Err(error) if error.is_incomplete() => return Look::Unfinished(error.to_string()),
+                Err(error) => {
+                    return Look::Refused { name: None, generation: None, reason: error.to_string() };
+                }
+            },
+        };
+        let mut on_stage = |stage: AdmissionStage, took: Duration| {
+            let (word, state) = match stage {
+                AdmissionStage::Verified => ("verify", Some(PackState::Verified)),
+                AdmissionStage::Inspected => ("inspect", None),
+                AdmissionStage::Cached => ("cache", None),
+                AdmissionStage::Probed => ("probe", Some(PackState::Probed)),
+            };
+            took_ms.insert(word.to_owned(), millis(took));
+            let Some(state) = state else { return };
+            let took_ms = took_ms.clone();
+            self.change(|catalogue, actions| catalogue.passed(entry, state, took_ms, actions));
+        };
+        match admit(&folder, &self.context, &mut on_stage) {
+            Ok(admitted) => Look::Admitted(Box::new(admitted)),
+            Err(_) if !path.exists() => Look::Gone,
+            Err(error) if matches!(*error.failure, LoadFailure::Folder(_)) => {
+                Look::Unfinished(error.failure.to_string())
+            }
+            Err(error) => Look::Refused {
+                reason: error.failure.to_string(),
+                name: Some(error.pack),
+                generation: error.generation,
+            },
+        }
+    }
+
+    fn conclude(&self, entry: &OsString, look: Look, took_ms: BTreeMap<String, f64>) {
+        let resident = |generation: Generation| self.residency.residence(&generation).is_some();
+        self.change(|catalogue, actions| match look {
+            Look::Gone => {}
+            Look::Admitted(admitted) => catalogue.register(entry, *admitted, took_ms, actions),
+            Look::Unfinished(reason) if catalogue.is_quiet(entry, self.options.settle) => {
+                catalogue.quarantine(entry, None, None, reason, &resident, actions);
+            }
+            Look::Unfinished(reason) => catalogue.incomplete(entry, reason),
+            Look::Refused { name, generation, reason } => {
+                catalogue.quarantine(entry, name.as_deref(), generation, reason, &resident, actions);
+            }
+        });
+    }
+}

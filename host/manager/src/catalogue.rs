@@ -1,0 +1,550 @@
+//! Which packs there are: what lies in the folder, which generations are registered, and which of them a name means.
+//!
+//! A *slot* is a top-level entry of the packs directory. A *record* is a generation that is registered, or was and is
+//! still in use. A name leads to one record at a time; that it changes in one step is what makes a replacement atomic.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use manifests::PackId;
+use modularbase_loader::{Admitted, Candidate, CandidateKind, Generation, PackSummary, Stamp};
+
+use crate::{PackEvent, PackState, event_log::now_ms};
+
+/// A top-level entry of the packs directory.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) path: PathBuf,
+    /// The same without symbolic links.
+    pub(crate) canonical: PathBuf,
+    pub(crate) kind: CandidateKind,
+    /// As last looked at; `None`: to be looked at again, whatever `stat` says.
+    pub(crate) stamp: Option<Stamp>,
+    /// Its manifest's name, or the entry's own as long as that is not known.
+    pub(crate) name: String,
+    pub(crate) status: Status,
+    /// A worker is looking at it.
+    pub(crate) looking: bool,
+    /// It changed while a worker was looking at it.
+    pub(crate) again: bool,
+    /// When it last changed.
+    pub(crate) changed: Instant,
+    /// The registered generation that came from here.
+    pub(crate) generation: Option<Generation>,
+    /// Sound, but kept out by another pack of the folder.
+    blocked: Option<Box<Admitted>>,
+}
+
+/// A state with its time and reason.
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) state: PackState,
+    pub(crate) since_ms: u64,
+    pub(crate) reason: Option<String>,
+}
+
+impl Status {
+    fn new(state: PackState, reason: Option<String>) -> Self {
+        Self { state, since_ms: now_ms(), reason }
+    }
+}
+
+/// A registered generation.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) summary: Arc<PackSummary>,
+    /// The folder that it is loaded from; for an archive, where that was unpacked.
+    pub(crate) folder: PathBuf,
+    /// The entry it came from; `None` once that is gone or holds another generation.
+    pub(crate) slot: Option<OsString>,
+    pub(crate) status: Status,
+    pub(crate) loads: u64,
+    pub(crate) load_ms: BTreeMap<String, f64>,
+    pub(crate) library_pinned: bool,
+    /// What its loads warned of, beside what its admission did.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) last_used_ms: Option<u64>,
+}
+
+/// What the catalogue wants done, outside its lock.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// No new leases of this generation; it leaves the device when the last one ends.
+    Retire(Generation),
+    /// It may be leased (again).
+    Offer(Generation, String),
+    /// For the log.
+    Event(PackEvent),
+}
+
+/// Where a name leads.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Route {
+    /// To a registered generation.
+    Ready(Generation),
+    /// Perhaps to one that is just arriving.
+    Arriving(String),
+    /// To a pack that can't be used.
+    Quarantined(String),
+    /// To a pack whose dependencies are not met.
+    NotRoutable(String),
+    /// Nowhere.
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    pub(crate) slots: BTreeMap<OsString, Slot>,
+    pub(crate) records: HashMap<Generation, Record>,
+    names: BTreeMap<String, Generation>,
+    ids: BTreeMap<PackId, Generation>,
+}
+
+impl Catalogue {
+    /// Takes note of what `stat` says of an entry. True: a worker should look at it.
+    pub(crate) fn noticed(
+        &mut self,
+        entry: &OsStr,
+        candidate: Option<Candidate>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some(candidate) = candidate else {
+            self.gone(entry, actions);
+            return false;
+        };
+        let Some(slot) = self.slots.get_mut(entry) else {
+            let stem = if candidate.kind == CandidateKind::Archive {
+                candidate.path.file_stem()
+            } else {
+                candidate.path.file_name()
+            };
+            let slot = Slot {
+                name: stem.unwrap_or(entry).display().to_string(),
+                path: candidate.path,
+                canonical: candidate.canonical,
+                kind: candidate.kind,
+                changed: Instant::now(),
+                stamp: Some(candidate.stamp),
+                status: Status::new(PackState::Seen, None),
+                looking: true,
+                again: false,
+                generation: None,
+                blocked: None,
+            };
+            actions.push(event(&slot.name, None, &slot.status, BTreeMap::new()));
+            self.slots.insert(entry.to_owned(), slot);
+            return true;
+        };
+        if slot.stamp.as_ref() == Some(&candidate.stamp) {
+            return false;
+        }
+        let forced = slot.stamp.is_none();
+        slot.stamp = Some(candidate.stamp);
+        slot.kind = candidate.kind;
+        slot.canonical = candidate.canonical;
+        if !forced {
+            slot.changed = Instant::now();
+        }
+        if slot.looking {
+            slot.again = true;
+            return false;
+        }
+        slot.looking = true;
+        if !forced {
+            let reason = slot.generation.map(|generation| {
+                format!("its files changed; generation {generation} serves until the new ones are complete")
+            });
+            slot.status = Status::new(PackState::Seen, reason);
+            actions.push(event(&slot.name, None, &slot.status, BTreeMap::new()));
+        }
+        true
+    }
+
+    /// Makes the next look at an entry count whatever `stat` says.
+    pub(crate) fn look_again(&mut self, entry: &OsStr) {
+        if let Some(slot) = self.slots.get_mut(entry) {
+            slot.stamp = None;
+        }
+    }
+
+    /// A worker has passed a station.
+    pub(crate) fn passed(
+        &mut self,
+        entry: &OsStr,
+        state: PackState,
+        took_ms: BTreeMap<String, f64>,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(slot) = self.slots.get_mut(entry) {
+            slot.status = Status::new(state, None);
+            actions.push(event(&slot.name, None, &slot.status, took_ms));
+        }
+    }
+
+    /// A worker is done with an entry. True: it changed meanwhile and needs another look.
+    pub(crate) fn looked(&mut self, entry: &OsStr) -> bool {
+        let Some(slot) = self.slots.get_mut(entry) else { return false };
+        slot.looking = std::mem::take(&mut slot.again);
+        slot.looking
+    }
+
+    /// An entry's files are not what their manifest says; they may still be arriving.
+    pub(crate) fn incomplete(&mut self, entry: &OsStr, reason: String) {
+        if let Some(slot) = self.slots.get_mut(entry) {
+            // The same as before keeps its time.
+            if slot.status.state != PackState::Seen || slot.status.reason.as_ref() != Some(&reason) {
+                slot.status = Status::new(PackState::Seen, Some(reason));
+            }
+        }
+    }
+
+    /// Whether an entry's files have not changed for `settle`, by this host's clock or by the file system's.
+    pub(crate) fn is_quiet(&self, entry: &OsStr, settle: Duration) -> bool {
+        let Some(slot) = self.slots.get(entry).filter(|slot| !slot.again) else { return false };
+        let by_files = |stamp: Stamp| SystemTime::now().duration_since(stamp.newest).ok();
+        let quiet = slot.changed.elapsed().max(slot.stamp.and_then(by_files).unwrap_or_default());
+        quiet >= settle
+    }
+
+    /// Entries that have been incomplete for `settle`, and when the next one will have been.
+    pub(crate) fn unsettled(&self, settle: Duration) -> (Vec<OsString>, Option<Instant>) {
+        let waiting = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| !slot.looking && slot.status.state == PackState::Seen);
+        let mut due = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (entry, slot) in waiting {
+            let at = slot.changed + settle;
+            if at <= Instant::now() {
+                due.push(entry.clone());
+            } else {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        (due, next)
+    }
+
+    /// Keeps an entry out. Its old generation, where one is on the device, goes on serving.
+    pub(crate) fn quarantine(
+        &mut self,
+        entry: &OsStr,
+        name: Option<&str>,
+        generation: Option<Generation>,
+        reason: String,
+        resident: &dyn Fn(Generation) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.slots.get_mut(entry) else { return };
+        if let Some(name) = name {
+            slot.name = name.to_owned();
+        }
+        slot.blocked = None;
+        slot.status = Status::new(PackState::Quarantined, Some(reason));
+        actions.push(event(&slot.name, generation, &slot.status, BTreeMap::new()));
+        let old = slot.generation;
+        if let Some(old) = old
+            && (generation == Some(old) || !resident(old))
+        {
+            self.withdraw(entry, old, actions);
+        } else if let Some(record) = old.and_then(|old| self.records.get_mut(&old)) {
+            record.status.reason = Some("its files were replaced by others that are quarantined".to_owned());
+        }
+    }
+
+    /// Registers what was admitted: from here on its name means this generation. A pack that another one keeps out is
+    /// quarantined until that one goes.
+    pub(crate) fn register(
+        &mut self,
+        entry: &OsStr,
+        admitted: Admitted,
+        took_ms: BTreeMap<String, f64>,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.try_register(entry, admitted, took_ms, actions) {
+            self.unblock(actions);
+        }
+    }
+
+    fn try_register(
+        &mut self,
+        entry: &OsStr,
+        admitted: Admitted,
+        took_ms: BTreeMap<String, f64>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let obstacle = self.obstacle(entry, &admitted);
+        let Some(slot) = self.slots.get_mut(entry) else { return false };
+        let name = admitted.summary.name.to_string();
+        slot.name.clone_from(&name);
+        let generation = admitted.generation;
+        if let Some(reason) = obstacle {
+            if slot.status.reason.as_ref() != Some(&reason) {
+                slot.status = Status::new(PackState::Quarantined, Some(reason));
+                actions.push(event(&name, Some(generation), &slot.status, BTreeMap::new()));
+            }
+            slot.blocked = Some(Box::new(admitted));
+            if let Some(old) = slot.generation {
+                self.withdraw(entry, old, actions);
+            }
+            return false;
+        }
+        slot.blocked = None;
+        slot.status = Status::new(PackState::Registered, None);
+        let old = slot.generation.replace(generation);
+        if old != Some(generation) {
+            actions.push(event(&name, Some(generation), &slot.status, took_ms));
+        }
+        self.names.insert(name.clone(), generation);
+        self.ids.insert(admitted.summary.id.clone(), generation);
+        match self.records.get_mut(&generation) {
+            // The same bytes as before, or still draining from an earlier removal.
+            Some(record) => {
+                record.slot = Some(entry.to_owned());
+                record.folder = admitted.folder;
+                record.status.reason = None;
+            }
+            None => {
+                let record = Record {
+                    folder: admitted.folder,
+                    slot: Some(entry.to_owned()),
+                    status: Status::new(PackState::Registered, None),
+                    loads: 0,
+                    load_ms: BTreeMap::new(),
+                    library_pinned: false,
+                    warnings: Vec::new(),
+                    last_used_ms: None,
+                    summary: admitted.summary,
+                };
+                self.records.insert(generation, record);
+            }
+        }
+        actions.push(Action::Offer(generation, name));
+        if let Some(old) = old.filter(|old| *old != generation) {
+            self.retire(old, &format!("replaced by generation {generation}"), actions);
+        }
+        true
+    }
+
+    /// What another pack of the folder says against this one.
+    fn obstacle(&self, entry: &OsStr, admitted: &Admitted) -> Option<String> {
+        let summary = &admitted.summary;
+        let elsewhere = |generation: &Generation| {
+            let slot = self.records.get(generation)?.slot.as_deref()?;
+            (slot != entry).then(|| self.slots.get(slot)).flatten()
+        };
+        if let Some(other) = self.names.get(summary.name.as_str()).and_then(elsewhere) {
+            let other = other.path.display();
+            return Some(format!("the name `{}` is taken by `{other}`: remove one of the two", summary.name));
+        }
+        if let Some(other) = self.ids.get(&summary.id).and_then(elsewhere) {
+            let other = other.path.display();
+            return Some(format!("the id `{}` is taken by `{other}`: remove one of the two", summary.id));
+        }
+        let mut trail = vec![summary.id.clone()];
+        self.finds_itself(summary, &mut trail).then(|| {
+            let trail: Vec<_> = trail.iter().map(PackId::as_str).collect();
+            format!("its dependencies lead back to it: {}", trail.join(" -> "))
+        })
+    }
+
+    /// Whether the dependencies of `summary`, as far as they are registered, lead back to the first of `trail`.
+    fn finds_itself(&self, summary: &PackSummary, trail: &mut Vec<PackId>) -> bool {
+        for (id, _) in &*summary.dependencies {
+            let seen = trail.contains(id);
+            trail.push(id.clone());
+            if trail.first() == Some(id) {
+                return true;
+            }
+            let next = self.ids.get(id).and_then(|generation| self.records.get(generation));
+            if !seen && next.is_some_and(|record| self.finds_itself(&record.summary, trail)) {
+                return true;
+            }
+            trail.pop();
+        }
+        false
+    }
+
+    /// Tries again what was kept out by a pack that may have gone.
+    fn unblock(&mut self, actions: &mut Vec<Action>) {
+        loop {
+            let free = self.slots.iter().find_map(|(entry, slot)| {
+                let admitted = slot.blocked.as_deref().filter(|_| !slot.looking)?;
+                self.obstacle(entry, admitted).is_none().then(|| entry.clone())
+            });
+            let Some(entry) = free else { return };
+            let blocked = self.slots.get_mut(&entry).and_then(|slot| slot.blocked.take());
+            match blocked {
+                Some(admitted) => {
+                    self.try_register(&entry, *admitted, BTreeMap::new(), actions);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// An entry is no longer in the folder.
+    fn gone(&mut self, entry: &OsStr, actions: &mut Vec<Action>) {
+        let Some(slot) = self.slots.remove(entry) else { return };
+        if let Some(generation) = slot.generation {
+            self.retire(generation, "its files were removed", actions);
+        }
+        self.unblock(actions);
+    }
+
+    /// An entry no longer stands for the generation that came from it.
+    fn withdraw(&mut self, entry: &OsStr, generation: Generation, actions: &mut Vec<Action>) {
+        if let Some(slot) = self.slots.get_mut(entry) {
+            slot.generation = None;
+        }
+        self.retire(generation, "its files changed", actions);
+        self.unblock(actions);
+    }
+
+    /// No new requests get this generation.
+    fn retire(&mut self, generation: Generation, why: &str, actions: &mut Vec<Action>) {
+        self.names.retain(|_, known| *known != generation);
+        self.ids.retain(|_, known| *known != generation);
+        if let Some(record) = self.records.get_mut(&generation) {
+            record.slot = None;
+            record.status.reason = Some(why.to_owned());
+            actions.push(Action::Retire(generation));
+        }
+    }
+
+    /// The device says what became of a generation.
+    pub(crate) fn on_device(
+        &mut self,
+        generation: Generation,
+        state: PackState,
+        reason: Option<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(record) = self.records.get_mut(&generation) else { return };
+        let kept = if record.slot.is_none() { record.status.reason.take() } else { None };
+        record.status = Status::new(state, reason.or(kept));
+        let took = if state == PackState::Resident { record.load_ms.clone() } else { BTreeMap::new() };
+        actions.push(event(record.summary.name.as_str(), Some(generation), &record.status, took));
+    }
+
+    /// Forgets a generation that no entry stands for and that is not on the device any more. True: it was forgotten.
+    pub(crate) fn forget(&mut self, generation: Generation) -> bool {
+        if self.records.get(&generation).is_some_and(|record| record.slot.is_none()) {
+            self.records.remove(&generation);
+            return true;
+        }
+        false
+    }
+
+    /// An evicted generation whose entry holds other files by now can't be loaded again: it goes with its name.
+    pub(crate) fn drop_if_superseded(&mut self, generation: Generation, actions: &mut Vec<Action>) {
+        let entry = self.records.get(&generation).and_then(|record| record.slot.clone());
+        if let Some(entry) = entry
+            && self.slots.get(&entry).is_some_and(|slot| slot.status.state == PackState::Quarantined)
+        {
+            self.withdraw(&entry, generation, actions);
+        }
+    }
+
+    /// Where a name leads now.
+    pub(crate) fn route(&self, name: &str) -> Route {
+        if let Some(&generation) = self.names.get(name) {
+            return match self.unmet(generation, &mut Vec::new()) {
+                None => Route::Ready(generation),
+                Some(reason) => Route::NotRoutable(reason),
+            };
+        }
+        let of_name = self.slots.values().find(|slot| slot.name == name);
+        match of_name {
+            Some(slot) if slot.status.state == PackState::Quarantined => {
+                Route::Quarantined(slot.status.reason.clone().unwrap_or_default())
+            }
+            Some(slot) => Route::Arriving(slot.status.reason.clone().unwrap_or_else(|| {
+                format!("it is {}", slot.status.state)
+            })),
+            // A folder may be named otherwise than the pack in it.
+            None if self.slots.values().any(|slot| slot.looking) => {
+                Route::Arriving("packs of the folder are still being looked at".to_owned())
+            }
+            None => Route::Unknown,
+        }
+    }
+
+    /// The dependency that keeps a generation from being used, in words.
+    pub(crate) fn unmet(&self, generation: Generation, trail: &mut Vec<Generation>) -> Option<String> {
+        let record = self.records.get(&generation)?;
+        trail.push(generation);
+        let unmet = record.summary.dependencies.iter().find_map(|(id, range)| {
+            let needs = format!("it needs `{id}` {range}");
+            let Some(&found) = self.ids.get(id) else {
+                return Some(format!("{needs}, which is not registered: install it"));
+            };
+            let found_record = self.records.get(&found)?;
+            if !range.matches(&found_record.summary.version) {
+                return Some(format!("{needs}, found version {}", found_record.summary.version));
+            }
+            if trail.contains(&found) {
+                return None;
+            }
+            self.unmet(found, trail).map(|reason| format!("{needs}, which can't be used: {reason}"))
+        });
+        trail.pop();
+        unmet
+    }
+
+    /// The generations that a generation depends on, those it depends on first.
+    pub(crate) fn dependencies(&self, generation: Generation) -> Vec<Generation> {
+        let mut found = Vec::new();
+        self.collect_dependencies(generation, &mut found);
+        found
+    }
+
+    fn collect_dependencies(&self, generation: Generation, found: &mut Vec<Generation>) {
+        let Some(record) = self.records.get(&generation) else { return };
+        for (id, _) in &*record.summary.dependencies {
+            if let Some(&dependency) = self.ids.get(id)
+                && !found.contains(&dependency)
+            {
+                self.collect_dependencies(dependency, found);
+                if !found.contains(&dependency) {
+                    found.push(dependency);
+                }
+            }
+        }
+    }
+
+    /// Names that lead to a generation, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, Generation)> {
+        self.names.iter().map(|(name, generation)| (name.as_str(), *generation))
+    }
+
+    /// Whether a worker is looking at any entry.
+    pub(crate) fn is_looking(&self) -> bool {
+        self.slots.values().any(|slot| slot.looking)
+    }
+}
+
+fn event(
+    name: &str,
+    generation: Option<Generation>,
+    status: &Status,
+    took_ms: BTreeMap<String, f64>,
+) -> Action {
+    Action::Event(PackEvent {
+        sequence: 0,
+        at_ms: status.since_ms,
+        pack: name.to_owned(),
+        generation: generation.map(Generation::to_hex),
+        state: status.state,
+        reason: status.reason.clone(),
+        took_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! From a name to a pack on the device that a request holds.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use modularbase_loader::{Generation, LoadFailure, LoadStage, QuarantineReason, Unload, candidate, load_admitted};
+use modularbase_residency::{BudgetExceeded, Lease, LeaseError, Room};
+
+use crate::{
+    LeaseFailure, PackManager, PlaceError, PlacePacks, catalogue::{Catalogue, Route}, manager::Shared,
+    thread_priority::yield_to_steps,
+};
+
+/// A request's hold on a pack: neither it nor what it depends on is evicted before this is dropped.
+pub struct PackLease<R: Send + Sync + 'static> {
+    name: String,
+    lease: Lease<Generation, R>,
+    _dependencies: Vec<Lease<Generation, R>>,
+}
+
+impl<R: Send + Sync + 'static> PackLease<R> {
+    /// The name it was asked for by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The generation that the name meant when it was leased.
+    pub fn generation(&self) -> Generation {
+        *self.lease.key()
+    }
+
+    /// The pack on the device.
+    pub fn resident(&self) -> &R {
+        &self.lease
+    }
+}
+
+/// Why a load ended without a pack on the device.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LoadRefusal {
+    #[error(transparent)]
+    NoRoom(BudgetExceeded),
+    #[error("its folder holds another generation by now")]
+    Superseded,
+    #[error("{0}")]
+    Bad(QuarantineReason),
+}
+
+impl<P: PlacePacks> PackManager<P> {
+    /// Leases the packs of a request, each with what it depends on. They load beside each other.
+    ///
+    /// A pack that is just arriving, being loaded by another request or waiting for memory is waited for up to `until`.
+    pub fn lease(
+        &self,
+        names: &[&str],
+        until: Instant,
+    ) -> Vec<Result<PackLease<P::Resident>, LeaseFailure>> {
+        let one = |name: &str| self.shared.lease(name, until, &|entry| self.arrivals.look_at(entry));
+        match names {
+            [name] => vec![one(name)],
+            names => thread::scope(|scope| {
+                let running: Vec<_> = names.iter().map(|name| scope.spawn(|| one(name))).collect();
+                let joined = running.into_iter().zip(names).map(|(running, name)| {
+                    running.join().unwrap_or_else(|_| {
+                        let reason = "the thread that leased it panicked".to_owned();
+                        Err(LeaseFailure::NotReady { name: (*name).to_owned(), reason })
+                    })
+                });
+                joined.collect()
+            }),
+        }
+    }
+
+    /// Counts packs that a request had to go without.
+    pub fn count_omitted(&self, packs: u64) {
+        self.shared.omitted.fetch_add(packs, Ordering::Relaxed);
+    }
+}
+
+impl<P: PlacePacks> Shared<P> {
+    fn lease(
+        &self,
+        name: &str,
+        until: Instant,
+        look_at: &dyn Fn(OsString),
+    ) -> Result<PackLease<P::Resident>, LeaseFailure> {
+        loop {
+            let generation = self.routed(name, until, look_at)?;
+            let wanted = self.catalogue().dependencies(generation);
+            let leases: Result<Vec<_>, _> =
+                wanted.into_iter().chain([generation]).map(|wanted| self.lease_generation(wanted, until)).collect();
+            let refusal = match leases {
+                Ok(mut leases) => {
+                    // The last one is the pack itself.
+                    let Some(lease) = leases.pop() else { continue };
+                    return Ok(PackLease { name: name.to_owned(), lease, _dependencies: leases });
+                }
+                Err(refusal) => refusal,
+            };
+            let name = name.to_owned();
+            let not_ready = |reason: String| LeaseFailure::NotReady { name: name.clone(), reason };
+            match refusal {
+                LeaseError::Load { error, .. } => match &*error {
+                    LoadRefusal::NoRoom(source) => {
+                        let source = Box::new(source.clone());
+                        return Err(LeaseFailure::NoRoom { name, source });
+                    }
+                    LoadRefusal::Bad(reason) => {
+                        return Err(LeaseFailure::Quarantined { name, reason: reason.to_string() });
+                    }
+                    LoadRefusal::Superseded => {}
+                },
+                LeaseError::Retired { .. } => {}
+                error @ (LeaseError::TimedOut { .. }
+                | LeaseError::LoadPanicked { .. }
+                | LeaseError::LoadElsewhere { .. }) => return Err(not_ready(error.to_string())),
+            }
+            // The name means another generation by now, or will in a moment.
+            if Instant::now() >= until {
+                return Err(not_ready("its files are being replaced".to_owned()));
+            }
+            if let Some(entry) = self.superseded(generation) {
+                look_at(entry);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The generation that a name means. A pack that is just arriving is waited for.
+    fn routed(
+        &self,
+        name: &str,
+        until: Instant,
+        look_at: &dyn Fn(OsString),
+    ) -> Result<Generation, LeaseFailure> {
+        let mut catalogue = self.catalogue();
+        loop {
+            let name = || name.to_owned();
+            let waiting_for = match catalogue.route(&name()) {
+                Route::Ready(generation) => return Ok(generation),
+                Route::Quarantined(reason) => {
+                    return Err(LeaseFailure::Quarantined { name: name(), reason });
+                }
+                Route::NotRoutable(reason) => {
+                    return Err(LeaseFailure::NotRoutable { name: name(), reason });
+                }
+                // The watcher tells of an entry some milliseconds after it came.
+                Route::Unknown => match self.just_appeared(&name(), &catalogue) {
+                    Some(entry) => {
+                        look_at(entry);
+                        "it has just appeared".to_owned()
+                    }
+                    None => {
+                        let registered = catalogue.names().map(|(name, _)| name.to_owned()).collect();
+                        return Err(LeaseFailure::Unknown { name: name(), registered });
+                    }
+                },
+                Route::Arriving(reason) => reason,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(LeaseFailure::NotReady { name: name(), reason: waiting_for });
+            }
+            catalogue =
+                self.routes_changed.wait_timeout(catalogue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The entry that a pack of this name would usually lie in, if it is there and nothing is known of it yet.
+    fn just_appeared(&self, name: &str, catalogue: &Catalogue) -> Option<OsString> {
+        let folder = self.options.packs_dir.as_deref().filter(|_| self.options.watch)?;
+        let entries = [OsString::from(name), format!("{name}.mbpack").into()];
+        entries.into_iter().find(|entry| {
+            !catalogue.slots.contains_key(entry) && matches!(candidate(folder, entry), Ok(Some(_)))
+        })
+    }
+
+    fn lease_generation(
+        &self,
+        generation: Generation,
+        until: Instant,
+    ) -> Result<Lease<Generation, P::Resident>, LeaseError<LoadRefusal>> {
+        self.residency.lease(&generation, until, |room| self.load(generation, room))
+    }
+
+    /// Loads on a thread of its own, which gives way to decode steps; the caller waits for it.
+    pub(crate) fn load(
+        &self,
+        generation: Generation,
+        room: &Room<'_>,
+    ) -> Result<(P::Resident, u64), LoadRefusal> {
+        let failed = |reason: String| {
+            LoadRefusal::Bad(QuarantineReason { stage: LoadStage::Library, reason })
+        };
+        let loaded = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("pack-load".to_owned());
+            let running = thread.spawn_scoped(scope, || {
+                yield_to_steps();
+                self.load_here(generation, room)
+            });
+            match running {
+                Ok(running) => {
+                    running.join().unwrap_or_else(|_| Err(failed("the load panicked".to_owned())))
+                }
+                Err(error) => Err(failed(format!("no thread could be started for its load: {error}"))),
+            }
+        });
+        if let Err(LoadRefusal::Bad(reason)) = &loaded {
+            self.quarantine_loaded(generation, reason);
+        }
+        loaded
+    }
+
+    fn load_here(
+        &self,
+        generation: Generation,
+        room: &Room<'_>,
+    ) -> Result<(P::Resident, u64), LoadRefusal> {
+        let Some((name, folder)) = self
+            .catalogue()
+            .records
+            .get(&generation)
+            .map(|record| (record.summary.name.to_string(), record.folder.clone()))
+        else {
+            return Err(LoadRefusal::Superseded);
+        };
+        let span = tracing::info_span!(
+            "load",
+            pack = name,
+            %generation,
+            inspect_ms = tracing::field::Empty,
+            cache_ms = tracing::field::Empty,
+            build_ms = tracing::field::Empty,
+            place_ms = tracing::field::Empty,
+            bytes = tracing::field::Empty
+        );
+        let _entered = span.enter();
+        let pack = load_admitted(&folder, generation, &self.context).map_err(|error| match *error.failure {
+            // The files are not those that were admitted: they are looked at again.
+            LoadFailure::Superseded { .. } | LoadFailure::Folder(_) => LoadRefusal::Superseded,
+            _ => LoadRefusal::Bad(error.quarantine_reason()),
+        })?;
+        let started = Instant::now();
+        let placed = self.placer.place(&pack, room).map_err(|error| match error {
+            PlaceError::NoRoom(error) => LoadRefusal::NoRoom(error),
+            PlaceError::Bad(reason) => LoadRefusal::Bad(reason),
+        })?;
+        let stages = [
+            ("inspect", pack.timings.inspect),
+            ("cache", pack.timings.cache),
+            ("build", pack.timings.build),
+            ("place", started.elapsed()),
+        ];
+        let load_ms: BTreeMap<String, f64> =
+            stages.iter().map(|(stage, took)| ((*stage).to_owned(), millis(*took))).collect();
+        for (stage, took) in stages {
+            span.record(format!("{stage}_ms").as_str(), millis(took));
+        }
+        span.record("bytes", placed.bytes);
+        if let Some(record) = self.catalogue().records.get_mut(&generation) {
+            record.loads += 1;
+            record.load_ms = load_ms;
+            record.library_pinned = pack.unload == Unload::Pinned;
+            record.warnings = pack.warnings.iter().map(ToString::to_string).collect();
+        }
+        Ok((placed.resident, placed.bytes))
+    }
+
+    /// Keeps out a pack whose load failed for good.
+    fn quarantine_loaded(&self, generation: Generation, reason: &QuarantineReason) {
+        self.context.index().forget(generation);
+        self.change(|catalogue, actions| {
+            let entry = catalogue.records.get(&generation).and_then(|record| record.slot.clone());
+            if let Some(entry) = entry {
+                let words = reason.to_string();
+                catalogue.quarantine(&entry, None, Some(generation), words, &|_| false, actions);
+            }
+        });
+    }
+
+    /// The entry of a generation that its folder no longer holds, to be looked at again.
+    fn superseded(&self, generation: Generation) -> Option<OsString> {
+        self.catalogue().records.get(&generation).and_then(|record| record.slot.clone())
+    }
+
+    /// Loads a generation into free memory, evicting nothing.
+    pub(crate) fn prefetch(self: &Arc<Self>, generation: Generation) {
+        let outcome = self.residency.prefetch(&generation, |room| self.load(generation, room));
+        match outcome {
+            Ok(loaded) => tracing::debug!(%generation, loaded, "prefetch"),
+            Err(error) => tracing::debug!(%generation, ?error, "not prefetched"),
+        }
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,133 @@
+//! A packs directory and a cache of a test's own, and hosts on them.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use fixture_packs::{Fixture, lay_out};
+use manifests::{DeviceChoice, Dtype};
+use modularbase_engine::{EngineError, Host, HostOptions, derived_slot};
+use modularbase_loader::{ProbeLimits, Prober, TrustPolicy};
+use modularbase_manager::ManagerOptions;
+use pack_sdk::{BaseShape, SlotRange};
+use tempfile::TempDir;
+
+/// The base of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// SmolLM2-135M-Instruct, 98 MB.
+    Real,
+    /// A checkpoint of four layers with random weights, in the repository: everything is as with the real one, and a
+    /// step takes a tenth of a millisecond.
+    Tiny,
+}
+
+/// The two folders of a host; they go when this is dropped.
+pub struct Folders {
+    /// Watched by the host.
+    pub packs: TempDir,
+    /// Copies, index, fingerprints.
+    pub cache: TempDir,
+    base: Base,
+}
+
+impl Base {
+    fn path(self) -> PathBuf {
+        match self {
+            Self::Tiny => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-checkpoints/tiny-llama3")
+            }
+            Self::Real => {
+                let manifest = manifests::builtin_base(manifests::DEFAULT_BASE).unwrap().unwrap();
+                let folder = manifests::folders::bases_folder().unwrap();
+                let path = manifest.file.unwrap().name.in_folder(&folder);
+                assert!(path.exists(), "{} is missing: run `cargo xtask test`, which fetches it", path.display());
+                path
+            }
+        }
+    }
+
+    fn shape(self) -> (BaseShape, SlotRange) {
+        match self {
+            Self::Real => (fixture_packs::smollm2_shape(), fixture_packs::SMOLLM2_SLOT),
+            Self::Tiny => {
+                let shape = modularbase_core::BaseFile::open(&self.path()).unwrap().shape().clone();
+                let slot = derived_slot(shape.num_layers);
+                (shape, slot)
+            }
+        }
+    }
+}
+
+impl Folders {
+    /// A packs directory with these fixtures, for the real base.
+    pub fn with(fixtures: &[&str]) -> Self {
+        let folders = Self::for_base(Base::Real);
+        fixtures.iter().for_each(|name| drop(lay_out(name, folders.packs.path())));
+        folders
+    }
+
+    /// An empty packs directory.
+    pub fn for_base(base: Base) -> Self {
+        Self { packs: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap(), base }
+    }
+
+    /// A fixture that fits the base.
+    pub fn fixture(&self, name: &str) -> Fixture {
+        let (shape, slot) = self.base.shape();
+        Fixture::of(name).for_base(shape, slot)
+    }
+
+    /// Settings with short waits; the folder is watched.
+    pub fn options(&self) -> HostOptions {
+        HostOptions {
+            base: self.base.path(),
+            base_name: "test".to_owned(),
+            base_version: None,
+            slot: Some(self.base.shape().1),
+            device: DeviceChoice::Cpu,
+            dtype: None,
+            threads: 2,
+            packs: ManagerOptions {
+                packs_dir: Some(self.packs.path().to_owned()),
+                watch: true,
+                rescan: Duration::from_millis(500),
+                settle: Duration::from_millis(500),
+                keep: Vec::new(),
+                priorities: Default::default(),
+                cache_limit: 8 << 30,
+            },
+            admission_wait: Duration::from_secs(30),
+            trust: TrustPolicy::default(),
+            budget: None,
+            cache_dir: self.cache.path().to_owned(),
+            prober: Prober::new(probe_program(), ProbeLimits::default()),
+        }
+    }
+
+    /// A host with the settings of [`Folders::options`].
+    pub fn host(&self) -> Host {
+        self.host_with(|_| {}).unwrap()
+    }
+
+    /// A host with some settings changed.
+    pub fn host_with(&self, change: impl FnOnce(&mut HostOptions)) -> Result<Host, EngineError> {
+        let mut options = self.options();
+        change(&mut options);
+        Host::open(options, &mut |_, _| {})
+    }
+
+    /// A host that holds matrices as `dtype`.
+    pub fn host_in(&self, dtype: Option<Dtype>) -> Host {
+        self.host_with(|options| options.dtype = dtype).unwrap()
+    }
+}
+
+/// `target/release/pack-probe`, which cargo builds with the loader's tests.
+pub fn probe_program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("pack-probe");
+    assert!(program.exists(), "{} is missing: run `cargo xtask test`", program.display());
+    program
+}

@@ -1,0 +1,5 @@
+//! The pack manager under requests, on real hosts with real packs: what users of other systems were hurt by.
+
+mod arrivals;
+mod replacement;
+mod streams;
