@@ -16,13 +16,13 @@ use std::{
 };
 
 use modularbase_loader::{
-    AdmissionStage, Admitted, CandidateKind, Change, Generation, Known, LoadFailure, Outcome,
-    WatchOptions, WatchedDirectory, admit, candidate, candidates, sweep_unpacked, unpack,
+    AdmissionStage, Admitted, CandidateKind, Change, Generation, Known, LoadFailure, Outcome, WatchOptions,
+    WatchedDirectory, admit, candidate, candidates, sweep_unpacked, unpack,
 };
 
 use crate::{
-    ManagerError, PackState, PlacePacks, leasing::millis, manager::Shared,
-    thread_priority::yield_to_steps, work_queue::WorkQueue,
+    ManagerError, PackState, PlacePacks, leasing::millis, manager::Shared, thread_priority::yield_to_steps,
+    work_queue::WorkQueue,
 };
 
 /// Threads that look at packs. They mostly wait for a probe's child.
@@ -281,8 +281,7 @@ impl<P: PlacePacks> Shared<P> {
 
     /// Looks at an entry's files, from their hashes to the probe.
     fn look(&self, entry: &OsString) {
-        let Some((path, kind)) =
-            self.catalogue().slots.get(entry).map(|slot| (slot.path.clone(), slot.kind))
+        let Some((path, kind)) = self.catalogue().slots.get(entry).map(|slot| (slot.path.clone(), slot.kind))
         else {
             return;
         };

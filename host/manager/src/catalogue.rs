@@ -213,10 +213,8 @@ impl Catalogue {
 
     /// Entries that have been incomplete for `settle`, and when the next one will have been.
     pub(crate) fn unsettled(&self, settle: Duration) -> (Vec<OsString>, Option<Instant>) {
-        let waiting = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| !slot.looking && slot.status.state == PackState::Seen);
+        let waiting =
+            self.slots.iter().filter(|(_, slot)| !slot.looking && slot.status.state == PackState::Seen);
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for (entry, slot) in waiting {
@@ -464,9 +462,9 @@ impl Catalogue {
             Some(slot) if slot.status.state == PackState::Quarantined => {
                 Route::Quarantined(slot.status.reason.clone().unwrap_or_default())
             }
-            Some(slot) => Route::Arriving(slot.status.reason.clone().unwrap_or_else(|| {
-                format!("it is {}", slot.status.state)
-            })),
+            Some(slot) => Route::Arriving(
+                slot.status.reason.clone().unwrap_or_else(|| format!("it is {}", slot.status.state)),
+            ),
             // A folder may be named otherwise than the pack in it.
             None if self.slots.values().any(|slot| slot.looking) => {
                 Route::Arriving("packs of the folder are still being looked at".to_owned())

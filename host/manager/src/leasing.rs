@@ -8,11 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use modularbase_loader::{Generation, LoadFailure, LoadStage, QuarantineReason, Unload, candidate, load_admitted};
+use modularbase_loader::{
+    Generation, LoadFailure, LoadStage, QuarantineReason, Unload, candidate, load_admitted,
+};
 use modularbase_residency::{BudgetExceeded, Lease, LeaseError, Room};
 
 use crate::{
-    LeaseFailure, PackManager, PlaceError, PlacePacks, catalogue::{Catalogue, Route}, manager::Shared,
+    LeaseFailure, PackManager, PlaceError, PlacePacks,
+    catalogue::{Catalogue, Route},
+    manager::Shared,
     thread_priority::yield_to_steps,
 };
 
@@ -55,11 +59,7 @@ impl<P: PlacePacks> PackManager<P> {
     /// Leases the packs of a request, each with what it depends on. They load beside each other.
     ///
     /// A pack that is just arriving, being loaded by another request or waiting for memory is waited for up to `until`.
-    pub fn lease(
-        &self,
-        names: &[&str],
-        until: Instant,
-    ) -> Vec<Result<PackLease<P::Resident>, LeaseFailure>> {
+    pub fn lease(&self, names: &[&str], until: Instant) -> Vec<Result<PackLease<P::Resident>, LeaseFailure>> {
         let one = |name: &str| self.shared.lease(name, until, &|entry| self.arrivals.look_at(entry));
         match names {
             [name] => vec![one(name)],
@@ -92,8 +92,11 @@ impl<P: PlacePacks> Shared<P> {
         loop {
             let generation = self.routed(name, until, look_at)?;
             let wanted = self.catalogue().dependencies(generation);
-            let leases: Result<Vec<_>, _> =
-                wanted.into_iter().chain([generation]).map(|wanted| self.lease_generation(wanted, until)).collect();
+            let leases: Result<Vec<_>, _> = wanted
+                .into_iter()
+                .chain([generation])
+                .map(|wanted| self.lease_generation(wanted, until))
+                .collect();
             let refusal = match leases {
                 Ok(mut leases) => {
                     // The last one is the pack itself.
@@ -194,9 +197,8 @@ impl<P: PlacePacks> Shared<P> {
         generation: Generation,
         room: &Room<'_>,
     ) -> Result<(P::Resident, u64), LoadRefusal> {
-        let failed = |reason: String| {
-            LoadRefusal::Bad(QuarantineReason { stage: LoadStage::Library, reason })
-        };
+        let failed =
+            |reason: String| LoadRefusal::Bad(QuarantineReason { stage: LoadStage::Library, reason });
         let loaded = thread::scope(|scope| {
             let thread = thread::Builder::new().name("pack-load".to_owned());
             let running = thread.spawn_scoped(scope, || {
@@ -204,9 +206,7 @@ impl<P: PlacePacks> Shared<P> {
                 self.load_here(generation, room)
             });
             match running {
-                Ok(running) => {
-                    running.join().unwrap_or_else(|_| Err(failed("the load panicked".to_owned())))
-                }
+                Ok(running) => running.join().unwrap_or_else(|_| Err(failed("the load panicked".to_owned()))),
                 Err(error) => Err(failed(format!("no thread could be started for its load: {error}"))),
             }
         });
@@ -216,11 +216,7 @@ impl<P: PlacePacks> Shared<P> {
         loaded
     }
 
-    fn load_here(
-        &self,
-        generation: Generation,
-        room: &Room<'_>,
-    ) -> Result<(P::Resident, u64), LoadRefusal> {
+    fn load_here(&self, generation: Generation, room: &Room<'_>) -> Result<(P::Resident, u64), LoadRefusal> {
         let Some((name, folder)) = self
             .catalogue()
             .records
@@ -240,11 +236,12 @@ impl<P: PlacePacks> Shared<P> {
             bytes = tracing::field::Empty
         );
         let _entered = span.enter();
-        let pack = load_admitted(&folder, generation, &self.context).map_err(|error| match *error.failure {
-            // The files are not those that were admitted: they are looked at again.
-            LoadFailure::Superseded { .. } | LoadFailure::Folder(_) => LoadRefusal::Superseded,
-            _ => LoadRefusal::Bad(error.quarantine_reason()),
-        })?;
+        let pack =
+            load_admitted(&folder, generation, &self.context).map_err(|error| match *error.failure {
+                // The files are not those that were admitted: they are looked at again.
+                LoadFailure::Superseded { .. } | LoadFailure::Folder(_) => LoadRefusal::Superseded,
+                _ => LoadRefusal::Bad(error.quarantine_reason()),
+            })?;
         let started = Instant::now();
         let placed = self.placer.place(&pack, room).map_err(|error| match error {
             PlaceError::NoRoom(error) => LoadRefusal::NoRoom(error),

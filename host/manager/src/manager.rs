@@ -60,10 +60,8 @@ impl<P: PlacePacks> PackManager<P> {
         ledger: ByteLedger,
         placer: P,
     ) -> Result<Self, ManagerError> {
-        let wishes = Wishes {
-            keep: options.keep.iter().cloned().collect(),
-            priorities: options.priorities.clone(),
-        };
+        let wishes =
+            Wishes { keep: options.keep.iter().cloned().collect(), priorities: options.priorities.clone() };
         let shared = Arc::new_cyclic(|weak: &std::sync::Weak<Shared<P>>| {
             let weak = weak.clone();
             let observer = move |event: ResidencyEvent<Generation>| {
@@ -211,8 +209,7 @@ impl<P: PlacePacks> Shared<P> {
             EvictionReason::BudgetShrunk => "the budget was lowered",
         };
         self.change(|catalogue, actions| {
-            let pinned =
-                catalogue.records.get(&generation).is_some_and(|record| record.library_pinned);
+            let pinned = catalogue.records.get(&generation).is_some_and(|record| record.library_pinned);
             let (state, reason) = if pinned {
                 (PackState::Pinned, format!("{words}; its library is pinned in memory by the dynamic linker"))
             } else {

@@ -1,10 +1,6 @@
 //! What operators see of packs, and what they may do with them.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use manifests::PackKind;
 use modularbase_loader::Generation;
@@ -33,9 +29,9 @@ impl<P: PlacePacks> PackManager<P> {
     /// Every pack that a request may name, in order of the names. Packs whose dependencies are not met are left out.
     pub fn registered(&self) -> Vec<RegisteredPack> {
         let catalogue = self.shared.catalogue();
-        let routable = catalogue.names().filter(|(_, generation)| {
-            catalogue.unmet(*generation, &mut Vec::new()).is_none()
-        });
+        let routable = catalogue
+            .names()
+            .filter(|(_, generation)| catalogue.unmet(*generation, &mut Vec::new()).is_none());
         routable
             .filter_map(|(name, generation)| {
                 let summary = &catalogue.records.get(&generation)?.summary;
@@ -165,9 +161,10 @@ impl<P: PlacePacks> PackManager<P> {
     pub fn clear_quarantine(&self, name: &str) -> Result<(), String> {
         let entry = {
             let catalogue = self.shared.catalogue();
-            let entry = catalogue.slots.iter().find(|(_, slot)| {
-                slot.name == name && slot.status.state == PackState::Quarantined
-            });
+            let entry = catalogue
+                .slots
+                .iter()
+                .find(|(_, slot)| slot.name == name && slot.status.state == PackState::Quarantined);
             entry.and_then(|(entry, slot)| Some((entry.clone(), slot.canonical.clone(), slot.stamp?)))
         };
         let Some((entry, path, stamp)) = entry else {
@@ -195,8 +192,7 @@ impl<P: PlacePacks> Shared<P> {
     }
 
     fn unknown(&self, name: &str) -> String {
-        let registered: Vec<String> =
-            self.catalogue().names().map(|(name, _)| name.to_owned()).collect();
+        let registered: Vec<String> = self.catalogue().names().map(|(name, _)| name.to_owned()).collect();
         crate::LeaseFailure::Unknown { name: name.to_owned(), registered }.to_string()
     }
 

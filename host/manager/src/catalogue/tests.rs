@@ -12,12 +12,7 @@ const NOBODY: &dyn Fn(Generation) -> bool = &|_| false;
 fn candidate_of(folder: &Path, entry: &str, content: &str) -> Candidate {
     let path = folder.join(entry);
     std::fs::write(&path, content).unwrap();
-    Candidate {
-        canonical: path.clone(),
-        stamp: Stamp::of(&path).unwrap(),
-        kind: CandidateKind::Folder,
-        path,
-    }
+    Candidate { canonical: path.clone(), stamp: Stamp::of(&path).unwrap(), kind: CandidateKind::Folder, path }
 }
 
 fn admitted(name: &str, content: &str, needs: &[(&str, &str)]) -> Admitted {
@@ -188,10 +183,7 @@ fn a_cycle_of_dependencies_is_refused_with_the_way_it_goes() {
     folder.drop_in("b", admitted("b", "1.0.0", &[("org.example.c", "*")]));
     folder.drop_in("c", admitted("c", "1.0.0", &[("org.example.a", "*")]));
     let Route::Quarantined(reason) = folder.route("c") else { panic!("{:?}", folder.route("c")) };
-    assert!(
-        reason.contains("org.example.c -> org.example.a -> org.example.b -> org.example.c"),
-        "{reason}"
-    );
+    assert!(reason.contains("org.example.c -> org.example.a -> org.example.b -> org.example.c"), "{reason}");
     assert!(matches!(folder.route("a"), Route::NotRoutable(_)));
     // Without the cycle it is as good as any.
     let c = admitted("c", "1.1.0", &[]);
