@@ -35,14 +35,16 @@ pub struct Folders {
 impl Base {
     fn path(self) -> PathBuf {
         match self {
-            Self::Tiny => {
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-checkpoints/tiny-llama3")
-            }
+            Self::Tiny => Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-checkpoints/tiny-llama3"),
             Self::Real => {
                 let manifest = manifests::builtin_base(manifests::DEFAULT_BASE).unwrap().unwrap();
                 let folder = manifests::folders::bases_folder().unwrap();
                 let path = manifest.file.unwrap().name.in_folder(&folder);
-                assert!(path.exists(), "{} is missing: run `cargo xtask test`, which fetches it", path.display());
+                assert!(
+                    path.exists(),
+                    "{} is missing: run `cargo xtask test`, which fetches it",
+                    path.display()
+                );
                 path
             }
         }

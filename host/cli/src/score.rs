@@ -25,10 +25,11 @@ pub(crate) fn score(arguments: &ScoreArguments, settings: &Settings, started: In
     tokens.truncate(wanted.unwrap_or(usize::MAX));
     let turn = model.turn(settings)?;
     let bar = step_bar("Scoring", tokens.len() as u64);
-    let score = modularbase_engine::score(&model.host, turn.mixture(), &tokens, context, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
+    let score =
+        modularbase_engine::score(&model.host, turn.mixture(), &tokens, context, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        });
     bar.finish_and_clear();
     let score = score.map_err(explain)?;
     if settings.json {

@@ -72,12 +72,8 @@ impl Host {
         let core = Arc::new(BaseCore::load(&file, slot, backend, dtype, progress)?);
         let base_alone = Arc::new(core.own_slot_layers()?);
 
-        let context = BaseContext {
-            fingerprint,
-            version: options.base_version,
-            shape: core.shape().clone(),
-            slot,
-        };
+        let context =
+            BaseContext { fingerprint, version: options.base_version, shape: core.shape().clone(), slot };
         let cache = FileCache::new(options.cache_dir.join("packs"));
         let loading = LoadContext::new(cache, context, options.prober).with_trust(options.trust);
         let parked = Arc::new(ParkedCaches::default());

@@ -40,9 +40,8 @@ impl ParkedCaches {
 
     /// Drops every cache that was made with a generation.
     pub(crate) fn forget(&self, generation: &str) {
-        let made_with = |_: &u64, parked: &mut Parked| {
-            parked.caches.generations().any(|known| known == generation)
-        };
+        let made_with =
+            |_: &u64, parked: &mut Parked| parked.caches.generations().any(|known| known == generation);
         // Dropped after the lock is released: the reservations wake those who wait for memory.
         let gone: Vec<_> = self.lock().extract_if(made_with).collect();
         drop(gone);

@@ -27,8 +27,7 @@ impl PlacePacks for Placement {
         let needed = self.core.expert_bytes(&pack.graph, &dtype).map_err(bad)? as u64;
         self.declaration_holds(pack, needed)?;
         let generation = pack.generation.to_hex();
-        let mut memory =
-            room.reserve(Owner::Pack(generation.clone()), needed).map_err(PlaceError::NoRoom)?;
+        let mut memory = room.reserve(Owner::Pack(generation.clone()), needed).map_err(PlaceError::NoRoom)?;
         let expert = self.compile(pack, &stored, &generation).map_err(bad)?;
         let measured = expert.resident_bytes() as u64;
         if measured.abs_diff(needed) * 20 > needed.max(measured) {
@@ -79,8 +78,7 @@ impl Placement {
             (WeightDtype::Q4_1, _) => Dtype::Q4_1,
         };
         let Some(&declared) = pack.manifest.memory.resident_bytes.get(&dtype) else { return Ok(()) };
-        let padding =
-            needed.saturating_sub(resident_bytes(pack.graph.graph(), &pack.owned_weights, dtype));
+        let padding = needed.saturating_sub(resident_bytes(pack.graph.graph(), &pack.owned_weights, dtype));
         if needed.abs_diff(declared) > declared.max(needed) / 20 + padding {
             let reason = format!(
                 "it declares {declared} resident bytes, it takes {needed}: rebuild it with `cargo xtask pack build`"

@@ -1,9 +1,6 @@
 //! The packs of one request, held until it ends.
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use manifests::{MixtureChoice, PackKind};
 use modularbase_core::{Expert, Mixture};
@@ -50,7 +47,9 @@ impl Host {
     /// An unknown or quarantined pack, or one whose dependencies are not met.
     pub fn turn(&self, choice: &MixtureChoice) -> Result<Turn, EngineError> {
         let until = Instant::now() + self.admission_wait();
-        let Selection::Packs(wanted) = self.select(choice)? else { return Ok(self.base_alone_turn(Vec::new())) };
+        let Selection::Packs(wanted) = self.select(choice)? else {
+            return Ok(self.base_alone_turn(Vec::new()));
+        };
         let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
         let mut parts = Vec::with_capacity(names.len());
         let mut leases = Vec::with_capacity(names.len());

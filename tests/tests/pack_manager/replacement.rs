@@ -128,10 +128,13 @@ fn a_removed_pack_drains_and_is_gone() {
     drop(turn);
     wait_for("the end of it", || host.manager().reports().is_empty().then_some(()));
     let copies = |folder: &Path| {
-        fs::read_dir(folder).unwrap().filter(|entry| {
-            let name = entry.as_ref().unwrap().file_name();
-            Path::new(&name).extension().is_some_and(|ending| ending == "so" || ending == "safetensors")
-        }).count()
+        fs::read_dir(folder)
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                Path::new(&name).extension().is_some_and(|ending| ending == "so" || ending == "safetensors")
+            })
+            .count()
     };
     wait_for("its copies to go", || (copies(&folders.cache.path().join("packs")) == 0).then_some(()));
 }

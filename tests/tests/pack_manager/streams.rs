@@ -77,7 +77,12 @@ fn packs_load_and_unload_while_requests_stream() {
         done.store(true, Ordering::Relaxed);
     });
     let totals = host.manager().totals();
-    println!("{} answers, {} loads, {} evictions", answered.load(Ordering::Relaxed), totals.loads, totals.evictions);
+    println!(
+        "{} answers, {} loads, {} evictions",
+        answered.load(Ordering::Relaxed),
+        totals.loads,
+        totals.evictions
+    );
     assert!(answered.load(Ordering::Relaxed) > 100 && totals.evictions > 10, "{totals:?}");
 }
 

@@ -2,7 +2,6 @@
 //! runs here.
 
 use manifests::{OperatorWishes, PACK_MANIFEST_FILE, PackManifest, Sha256};
-use modularbase_engine::{PackEntry, PackState};
 use modularbase_loader::Generation;
 use modularbase_manager::PackReport;
 use serde_json::{Value, json};
@@ -103,28 +102,11 @@ fn show_folder(name: &str, settings: &Settings) -> anyhow::Result<()> {
 }
 
 /// A table of packs as a running host sees them.
-pub(crate) fn entries_table(entries: &[PackEntry]) -> String {
-    if entries.is_empty() {
-        return "no packs: the base's own layers answer\n".to_owned();
+pub(crate) fn reports_table(packs: &[PackReport]) -> String {
+    match packs {
+        [] => "no packs: the base's own layers answer\n".to_owned(),
+        packs => report_table(packs, stdout_width()),
     }
-    let mut rows = vec![header()];
-    rows.extend(entries.iter().map(|entry| {
-        let manifest = entry.manifest.as_ref();
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let bytes = manifest.map(|manifest| manifest.files().iter().map(|record| record.size).sum());
-        vec![
-            entry.name.clone(),
-            or_dash(manifest.map(|manifest| manifest.pack.version.to_string())),
-            or_dash(manifest.map(|manifest| manifest.pack.kind.to_string())),
-            or_dash(entry.generation.map(|generation| generation.to_string())),
-            or_dash(bytes.map(bytes_text)),
-            match &entry.state {
-                PackState::Quarantined(reason) => format!("quarantined: {reason}"),
-                state => state.word().to_owned(),
-            },
-        ]
-    }));
-    table(&rows)
 }
 
 /// The manifest beside a host's pack, if it still is that generation's.

@@ -29,7 +29,7 @@ use crate::failure::{Exit, Failure};
 use crate::model::{explain, slot};
 use crate::settings::{Settings, cache_folder};
 
-pub(crate) use list::entries_table;
+pub(crate) use list::reports_table;
 pub(crate) use report_table::{one_line, reason, short};
 pub(crate) use wishes::outcome_text;
 

@@ -87,11 +87,8 @@ pub(crate) fn evict(name: &str, choice: &HostChoice, settings: &Settings) -> any
 pub(crate) fn outcome_text(outcome: &EvictOutcome) -> String {
     match outcome {
         EvictOutcome::Evicted { bytes } => format!("was evicted; {} came back", bytes_text(*bytes)),
-        EvictOutcome::Draining { leases } => {
-            let requests =
-                if *leases == 1 { "1 request uses".to_owned() } else { format!("{leases} requests use") };
-            format!("drains: {requests} it, and it goes when the last of them ends")
-        }
+        EvictOutcome::InUse { leases: 1 } => "stays: 1 request uses it".to_owned(),
+        EvictOutcome::InUse { leases } => format!("stays: {leases} requests use it"),
         EvictOutcome::NotResident => "is not on a device".to_owned(),
     }
 }
