@@ -1,5 +1,5 @@
-//! What the core says of its bytes against what the allocator says. One test in a program of its own: the allocator counts
-//! the whole process.
+//! What the core says of its bytes against what the allocator says. One test in a program of its own: the allocator
+//! counts the whole process.
 
 use std::{
     alloc::System,

@@ -38,8 +38,8 @@ impl StepSize {
     }
 }
 
-/// Working memory of a plan's calls. The plans of one executor share it, so several plans need the largest of each of its
-/// pieces and not their sum.
+/// Working memory of a plan's calls. The plans of one executor share it, so several plans need the largest of each of
+/// its pieces and not their sum.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScratchNeed {
     /// Bytes of each numbered buffer.

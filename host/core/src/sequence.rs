@@ -63,15 +63,15 @@ impl Sequence {
         }
     }
 
-    /// Lets go of the experts, which may then be evicted. Tokens, understanding KV and `h_s` stay; the caches behind the
-    /// slot are given out for [`Sequence::attach`], `None` if the sequence was detached already.
+    /// Lets go of the experts, which may then be evicted. Tokens, understanding KV and `h_s` stay; the caches behind
+    /// the slot are given out for [`Sequence::attach`], `None` if the sequence was detached already.
     pub fn detach(&mut self) -> Option<BehindCaches> {
         Some(self.behind.take()?.into_caches(&self.tokens))
     }
 
     /// Puts a mixture in force. `caches` are taken over if they were made under the same generations in the same order
-    /// with the same weights, to the bit, and as far as their tokens are this sequence's; otherwise what lies behind the
-    /// slot is recomputed at the next step.
+    /// with the same weights, to the bit, and as far as their tokens are this sequence's; otherwise what lies behind
+    /// the slot is recomputed at the next step.
     pub fn attach(&mut self, core: &BaseCore, mixture: Mixture, caches: Option<BehindCaches>) {
         self.behind = Some(BehindSlot::with(core, mixture, caches, &self.tokens));
     }
@@ -94,8 +94,8 @@ impl Sequence {
         tokens + self.understanding.bytes() + self.hidden.bytes() + behind
     }
 
-    /// Bytes that a sequence takes with this mixture once it has grown to `tokens` tokens, for a reservation beforehand.
-    /// It takes more where it was longer before.
+    /// Bytes that a sequence takes with this mixture once it has grown to `tokens` tokens, for a reservation
+    /// beforehand. It takes more where it was longer before.
     pub fn bytes_for(core: &BaseCore, mixture: &Mixture, tokens: usize) -> usize {
         let experts = mixture.parts().iter().map(|(expert, _)| expert.plan().cache_bytes(tokens));
         Self::detached_bytes_for(core, tokens) + core.fusion.cache_bytes(tokens) + experts.sum::<usize>()

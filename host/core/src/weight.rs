@@ -167,8 +167,8 @@ impl Weight {
         }
     }
 
-    /// Bytes of device memory it owns. On CUDA candle pads matrices in blocks by 512 values, and its allocator rounds every
-    /// piece up to 512 bytes: together under a thousandth of a base.
+    /// Bytes of device memory it owns. On CUDA candle pads matrices in blocks by 512 values, and its allocator rounds
+    /// every piece up to 512 bytes: together under a thousandth of a base.
     pub fn bytes(&self) -> usize {
         match self {
             Self::CpuMatrix(matrix) => matrix.bytes(),

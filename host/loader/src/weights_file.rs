@@ -2,9 +2,9 @@
 //!
 //! # Block formats
 //! Where `[weights].dtype` in the manifest is `f32`, `f16` or `bf16`, every tensor is of that type. Where it is `q8_0`,
-//! `q4_0` or `q4_1`, matrices `[rows, columns]` are stored in that format's blocks of 32 columns, laid out as ggml does
-//! (little-endian, row by row), and are placed on the device as they are. Such a matrix is a tensor of type `U8` and shape
-//! `[rows, bytes a row]`, and the file's `__metadata__` says under the key `modularbase.blocks` what it holds, as JSON
+//! `q4_0` or `q4_1`, matrices `[rows, columns]` are stored in that format's blocks of 32 columns, laid out as ggml
+//! does (little-endian, row by row), and are placed on the device as they are. Such a matrix is a tensor of type `U8`
+//! and shape `[rows, bytes a row]`, and the file's `__metadata__` says under the key `modularbase.blocks` what it holds, as JSON
 //! text:
 //!
 //! ```json
@@ -151,8 +151,8 @@ struct Blocks {
 }
 
 impl WeightsFile {
-    /// Maps the file and reads its header: offsets within the file, no overlaps, sizes that fit shapes and types, blocks as
-    /// the metadata states them.
+    /// Maps the file and reads its header: offsets within the file, no overlaps, sizes that fit shapes and types, blocks
+    /// as the metadata states them.
     ///
     /// # Errors
     /// The file can't be read, is not sound, or is of a type the host can't read.
@@ -301,8 +301,8 @@ fn block_bytes(dtype: Dtype) -> Option<usize> {
     }
 }
 
-/// How a weight of that shape may be stored where the manifest states `dtype`, and that in words; `None` for a type that
-/// files of packs can't have.
+/// How a weight of that shape may be stored where the manifest states `dtype`, and that in words; `None` for a type
+/// that files of packs can't have.
 fn expected_formats(dtype: Dtype, shape: &[usize]) -> Option<(Vec<Dtype>, &'static str)> {
     let plain = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
     match *shape {

@@ -140,7 +140,7 @@ fn weights_that_do_not_fit_are_refused_by_name() {
     let text = with(&replaced(&sound, b"[16,576]", b"[576,16]")).unwrap_err();
     assert!(text.contains("shape [16, 576], the file [576, 16]"), "{text}");
     let text = with(&replaced(&sound, b"\"BF16\"", b"\"F16\" ")).unwrap_err();
-    assert!(text.contains("the manifest states bf16"), "{text}");
+    assert!(text.contains("with bf16 in the manifest it should be stored as bf16, found f16"), "{text}");
     with(&sound).unwrap();
 }
 

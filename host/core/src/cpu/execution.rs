@@ -51,8 +51,8 @@ impl SharedWorkspace {
     }
 }
 
-/// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the old
-/// memory goes before the new comes.
+/// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the
+/// old memory goes before the new comes.
 fn fit(buffer: &mut Vec<f32>, len: usize) {
     if buffer.capacity() < len {
         *buffer = Vec::new();

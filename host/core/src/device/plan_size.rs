@@ -32,8 +32,8 @@ pub(super) fn table_bytes(weights: usize, nodes: usize) -> usize {
 }
 
 /// The most that is alive at once while `graph` runs, where `uses` counts the readers of each value. candle keeps
-/// nothing between calls; its CUDA allocator rounds every piece up to 512 bytes and gives memory back to the driver when
-/// it likes.
+/// nothing between calls; its CUDA allocator rounds every piece up to 512 bytes and gives memory back to the driver
+/// when it likes.
 pub(super) fn scratch(graph: &CheckedGraph, uses: &[usize], step: &StepSize) -> ScratchNeed {
     let rows = step.rows;
     let bytes = |id: NodeId| match graph.shapes()[id] {
