@@ -160,12 +160,24 @@ impl BaseCore {
     /// what passes between the plans, logits included. `experts` are all that a sequence may use; one that is loaded
     /// later may need more.
     pub fn scratch_bytes<'a>(&self, experts: impl IntoIterator<Item = &'a Expert>, step: &StepSize) -> usize {
+        let (kept, passing) = self.scratch_parts(experts, step);
+        kept + passing
+    }
+
+    /// [`BaseCore::scratch_bytes`] in its two parts: what the executor keeps from call to call, which all sequences
+    /// share, and what goes when the step ends, which each step in flight has for itself.
+    pub fn scratch_parts<'a>(
+        &self,
+        experts: impl IntoIterator<Item = &'a Expert>,
+        step: &StepSize,
+    ) -> (usize, usize) {
         let head_rows = step.logit_rows.min(step.rows);
         let mut need = self.understanding.scratch(step);
         need.or(&self.fusion.scratch(step));
         need.or(&self.head.scratch(&StepSize { rows: head_rows, ..*step }));
         experts.into_iter().for_each(|expert| need.or(&expert.plan().scratch(step)));
-        need.bytes() + step.passing_bytes(&self.shape)
+        let kept = need.kept_bytes();
+        (kept, need.bytes() - kept + step.passing_bytes(&self.shape))
     }
 
     /// Bytes of working memory that the executor keeps from call to call, now: a part of

@@ -21,6 +21,7 @@ use crate::{
     parked_caches::{ParkedCaches, ParkingPlace},
     placement::Placement,
     step_watch::{Step, StepWatch},
+    working_memory::{Work, Working, WorkingMemory},
 };
 
 /// What the budget leaves beside the base where nothing is said, bytes.
@@ -43,11 +44,12 @@ pub struct Host {
     base_alone: Arc<Expert>,
     parked: Arc<ParkedCaches>,
     steps: StepWatch,
+    working: WorkingMemory,
     started: Instant,
     requests: AtomicU64,
     tokens: AtomicU64,
-    /// Base, plans and scratch; given back when the host goes.
-    _memory: Vec<Reservation>,
+    /// Of the base and its plans; given back when the host goes.
+    _memory: [Reservation; 2],
 }
 
 impl Host {
@@ -71,6 +73,8 @@ impl Host {
         let base = ledger.reserve(Owner::Base, needed)?;
         let core = Arc::new(BaseCore::load(&file, slot, backend, dtype, progress)?);
         let base_alone = Arc::new(core.own_slot_layers()?);
+        let plans = (core.plan_bytes() + base_alone.plan_bytes()) as u64;
+        let plans = ledger.reserve(Owner::Plan, plans)?;
 
         let context =
             BaseContext { fingerprint, version: options.base_version, shape: core.shape().clone(), slot };
@@ -78,6 +82,7 @@ impl Host {
         let loading = LoadContext::new(cache, context, options.prober).with_trust(options.trust);
         let parked = Arc::new(ParkedCaches::default());
         let placement = Placement { core: Arc::clone(&core), dtype, parked: Arc::clone(&parked) };
+        let working = WorkingMemory::new(ledger.reserve(Owner::Scratch, 0)?);
         Ok(Self {
             manager: PackManager::start(options.packs, loading, ledger.clone(), placement)?,
             base_alone,
@@ -90,10 +95,11 @@ impl Host {
             core,
             parked,
             steps: StepWatch::default(),
+            working,
             started,
             requests: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
-            _memory: vec![base],
+            _memory: [base, plans],
         })
     }
 
@@ -205,6 +211,20 @@ impl Host {
     pub(crate) fn grow(&self, memory: &mut Reservation, bytes: u64) -> Result<(), EngineError> {
         let until = Instant::now() + self.admission_wait;
         Ok(self.manager.residency().grow(memory, bytes, until)?)
+    }
+
+    /// Sets aside what the steps of a request work in.
+    pub(crate) fn begin_work(&self, mixture: &Mixture, work: Work) -> Result<Working<'_>, EngineError> {
+        let until = Instant::now() + self.admission_wait;
+        let residency = self.manager.residency();
+        let working = self.working.begin(
+            &self.core,
+            mixture,
+            work,
+            |bytes| residency.reserve(Owner::Scratch, bytes, until),
+            |kept, bytes| residency.grow(kept, bytes, until),
+        );
+        Ok(working?)
     }
 
     pub(crate) fn base_alone(&self) -> Arc<Expert> {

@@ -17,6 +17,7 @@ mod scoring;
 mod session;
 mod step_watch;
 mod turn;
+mod working_memory;
 
 pub use answer::{Answer, AnswerLimits, FinishReason, MixturePart, Timings};
 pub use error::EngineError;

@@ -28,6 +28,8 @@ impl PlacePacks for Placement {
         self.declaration_holds(pack, needed)?;
         let generation = pack.generation.to_hex();
         let mut memory = room.reserve(Owner::Pack(generation.clone()), needed).map_err(PlaceError::NoRoom)?;
+        let plan = self.core.plan_bytes_for(&pack.graph) as u64;
+        let mut plan = room.reserve(Owner::Plan, plan).map_err(PlaceError::NoRoom)?;
         let expert = self.compile(pack, &stored, &generation).map_err(bad)?;
         let measured = expert.resident_bytes() as u64;
         if measured.abs_diff(needed) * 20 > needed.max(measured) {
@@ -37,7 +39,8 @@ impl PlacePacks for Placement {
             return Err(PlaceError::Bad(QuarantineReason { stage: LoadStage::Weights, reason }));
         }
         memory.resize(measured).map_err(PlaceError::NoRoom)?;
-        Ok(Placed { resident: Arc::new(expert.holding(Box::new(memory))), bytes: measured })
+        plan.resize(expert.plan_bytes() as u64).map_err(PlaceError::NoRoom)?;
+        Ok(Placed { resident: Arc::new(expert.holding(Box::new((memory, plan)))), bytes: measured })
     }
 
     fn evicted(&self, generation: Generation) {

@@ -2,7 +2,7 @@
 
 use modularbase_core::{Advance, CoreError, LogitRows, Mixture, Sequence};
 
-use crate::{EngineError, Host};
+use crate::{EngineError, Host, working_memory::Work};
 
 /// Rows of logits that are held at once; a row is the size of the vocabulary.
 const LOGIT_ROWS: usize = 128;
@@ -41,7 +41,9 @@ pub fn score(
     }
     let mut sum = 0.0;
     let mut predicted = 0;
-    let _memory = host.reserve_kv(mixture, context.min(tokens.len()))?;
+    let context = context.min(tokens.len());
+    let _memory = host.reserve_kv(mixture, context)?;
+    let _working = host.begin_work(mixture, Work { rows: LOGIT_ROWS, context, logit_rows: LOGIT_ROWS })?;
     for (index, window) in tokens.chunks(context).enumerate() {
         progress(index * context, tokens.len());
         if window.len() < 2 {

@@ -14,6 +14,7 @@ use modularbase_residency::{Owner, Reservation};
 use crate::{
     Answer, AnswerLimits, EngineError, FinishReason, Host, MixturePart, Timings, Turn,
     parked_caches::{Parked, ParkingPlace},
+    working_memory::Work,
 };
 
 /// A sequence on a host with the memory set aside for it. Prompts that begin as the last one did reuse its caches.
@@ -81,8 +82,13 @@ impl<'a> Session<'a> {
         let sampler = Sampler::new(sampling.clone())?;
         self.host.count_request();
         let turn = self.host.turn(&self.choice)?;
-        self.attach(&turn, prompt.len() + longest)?;
-        let answer = self.generate(prompt, sampler, limits, longest, &turn, cancel, on_text);
+        let context = prompt.len() + longest;
+        self.attach(&turn, context)?;
+        let work = Work { rows: context, context, logit_rows: 1 };
+        let answer = self
+            .host
+            .begin_work(turn.mixture(), work)
+            .and_then(|_working| self.generate(prompt, sampler, limits, longest, &turn, cancel, on_text));
         self.park();
         answer
     }

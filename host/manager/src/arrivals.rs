@@ -17,7 +17,7 @@ use std::{
 
 use modularbase_loader::{
     AdmissionStage, Admitted, CandidateKind, Change, Generation, Known, LoadFailure, Outcome, WatchOptions,
-    WatchedDirectory, admit, candidate, candidates, sweep_unpacked, unpack,
+    WatchedDirectory, admit, candidate, candidates, sweep_staging, sweep_unpacked, unpack,
 };
 
 use crate::{
@@ -30,7 +30,7 @@ const WORKERS: usize = 4;
 /// How often an unfinished pack is looked at although nothing told of a change.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-enum Message {
+pub(crate) enum Message {
     Change(Change),
     /// A worker is done with an entry.
     Looked(OsString),
@@ -38,6 +38,8 @@ enum Message {
     LookAt(OsString),
     /// Bring a pack to the device if there is room.
     Prefetch(Generation),
+    /// A generation has left for good.
+    Gone(Generation),
     Stop,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     pub(crate) fn start<P: PlacePacks>(shared: Arc<Shared<P>>) -> Result<Self, ManagerError> {
         let (messages, inbox) = mpsc::channel();
+        // Set once: there is one registrar.
+        let _ = shared.registrar.set(messages.clone());
         let workers = WorkQueue::start(WORKERS, "pack-admission", {
             let (shared, messages) = (Arc::clone(&shared), messages.clone());
             move |job| match job {
@@ -69,7 +73,8 @@ impl Arrivals {
             }
         })
         .map_err(ManagerError::Thread)?;
-        let registrar = Registrar { shared: Arc::clone(&shared), workers };
+        let registrar = Registrar { shared: Arc::clone(&shared), workers, gone: BTreeSet::new() };
+        shared.clear_leftovers();
         registrar.look_over_all()?;
         let watcher = match (&shared.options.packs_dir, shared.options.watch) {
             (Some(folder), true) => {
@@ -88,18 +93,6 @@ impl Arrivals {
             .map_err(ManagerError::Thread)?;
         Ok(Self { messages, watcher, registrar: Some(registrar) })
     }
-
-    pub(crate) fn rescan(&self) {
-        let _ = self.messages.send(Message::Change(Change::All));
-    }
-
-    pub(crate) fn look_at(&self, entry: OsString) {
-        let _ = self.messages.send(Message::LookAt(entry));
-    }
-
-    pub(crate) fn prefetch(&self, generation: Generation) {
-        let _ = self.messages.send(Message::Prefetch(generation));
-    }
 }
 
 impl Drop for Arrivals {
@@ -116,10 +109,12 @@ impl Drop for Arrivals {
 struct Registrar<P: PlacePacks> {
     shared: Arc<Shared<P>>,
     workers: WorkQueue<Job>,
+    /// Generations whose copies are to go.
+    gone: BTreeSet<Generation>,
 }
 
 impl<P: PlacePacks> Registrar<P> {
-    fn run(self, inbox: &mpsc::Receiver<Message>) {
+    fn run(mut self, inbox: &mpsc::Receiver<Message>) {
         yield_to_steps();
         loop {
             let (due, next) = self.shared.catalogue().unsettled(self.shared.options.settle);
@@ -142,8 +137,12 @@ impl<P: PlacePacks> Registrar<P> {
                 }
                 Message::LookAt(entry) => self.force(entry),
                 Message::Prefetch(generation) => self.workers.push(Job::Prefetch(generation)),
+                Message::Gone(generation) => {
+                    self.gone.insert(generation);
+                }
                 Message::Looked(entry) => self.looked(entry),
             }
+            self.remove_copies();
         }
     }
 
@@ -173,9 +172,7 @@ impl<P: PlacePacks> Registrar<P> {
         for entry in looks {
             self.dispatch(entry);
         }
-        if !missing.is_empty() {
-            self.sweep();
-        }
+        self.sweep();
         Ok(())
     }
 
@@ -222,10 +219,30 @@ impl<P: PlacePacks> Registrar<P> {
         }
     }
 
+    /// Removes the copies of generations that are gone. Not while anything is looked at: it may be one of them that has
+    /// come back, and only this thread starts another look.
+    fn remove_copies(&mut self) {
+        if self.gone.is_empty() || self.shared.catalogue().is_looking() {
+            return;
+        }
+        for generation in std::mem::take(&mut self.gone) {
+            if self.shared.catalogue().records.contains_key(&generation) {
+                continue;
+            }
+            if let Err(error) = self.shared.context.cache.remove(generation) {
+                tracing::warn!(%generation, %error, "copies of a pack's files stay behind");
+            }
+        }
+    }
+
     /// Removes what archives that are gone were unpacked to, and copies beyond the limit.
     fn sweep(&self) {
         let (folders, generations) = {
             let catalogue = self.shared.catalogue();
+            // What is being unpacked belongs to nobody yet.
+            if catalogue.is_looking() {
+                return;
+            }
             let folders: BTreeSet<PathBuf> =
                 catalogue.records.values().map(|record| record.folder.clone()).collect();
             (folders, catalogue.records.keys().copied().collect::<BTreeSet<_>>())
@@ -256,6 +273,24 @@ enum Look {
 }
 
 impl<P: PlacePacks> Shared<P> {
+    /// Tells the registrar, unless it has ended.
+    pub(crate) fn tell(&self, message: Message) {
+        if let Some(registrar) = self.registrar.get() {
+            let _ = registrar.send(message);
+        }
+    }
+
+    /// Removes what a host or an installation that was killed has left half-done.
+    fn clear_leftovers(&self) {
+        if let Err(error) = self.context.cache.sweep_temporary() {
+            tracing::warn!(%error, "half-written copies of an earlier host stay behind");
+        }
+        let Some(folder) = self.options.packs_dir.as_deref().filter(|folder| folder.exists()) else { return };
+        if let Err(error) = sweep_staging(folder) {
+            tracing::warn!(%error, "half-done installations stay behind");
+        }
+    }
+
     /// Registers or refuses an entry by what is known of its files from earlier. False: nothing is.
     fn recall(&self, entry: &OsString) -> bool {
         let known = {

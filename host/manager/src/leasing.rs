@@ -15,6 +15,7 @@ use modularbase_residency::{BudgetExceeded, Lease, LeaseError, Room};
 
 use crate::{
     LeaseFailure, PackManager, PlaceError, PlacePacks,
+    arrivals::Message,
     catalogue::{Catalogue, Route},
     manager::Shared,
     thread_priority::yield_to_steps,
@@ -60,7 +61,7 @@ impl<P: PlacePacks> PackManager<P> {
     ///
     /// A pack that is just arriving, being loaded by another request or waiting for memory is waited for up to `until`.
     pub fn lease(&self, names: &[&str], until: Instant) -> Vec<Result<PackLease<P::Resident>, LeaseFailure>> {
-        let one = |name: &str| self.shared.lease(name, until, &|entry| self.arrivals.look_at(entry));
+        let one = |name: &str| self.shared.lease(name, until);
         match names {
             [name] => vec![one(name)],
             names => thread::scope(|scope| {
@@ -83,14 +84,9 @@ impl<P: PlacePacks> PackManager<P> {
 }
 
 impl<P: PlacePacks> Shared<P> {
-    fn lease(
-        &self,
-        name: &str,
-        until: Instant,
-        look_at: &dyn Fn(OsString),
-    ) -> Result<PackLease<P::Resident>, LeaseFailure> {
+    fn lease(&self, name: &str, until: Instant) -> Result<PackLease<P::Resident>, LeaseFailure> {
         loop {
-            let generation = self.routed(name, until, look_at)?;
+            let generation = self.routed(name, until)?;
             let wanted = self.catalogue().dependencies(generation);
             let leases: Result<Vec<_>, _> = wanted
                 .into_iter()
@@ -128,19 +124,14 @@ impl<P: PlacePacks> Shared<P> {
                 return Err(not_ready("its files are being replaced".to_owned()));
             }
             if let Some(entry) = self.superseded(generation) {
-                look_at(entry);
+                self.tell(Message::LookAt(entry));
             }
             thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// The generation that a name means. A pack that is just arriving is waited for.
-    fn routed(
-        &self,
-        name: &str,
-        until: Instant,
-        look_at: &dyn Fn(OsString),
-    ) -> Result<Generation, LeaseFailure> {
+    fn routed(&self, name: &str, until: Instant) -> Result<Generation, LeaseFailure> {
         let mut catalogue = self.catalogue();
         loop {
             let name = || name.to_owned();
@@ -155,7 +146,7 @@ impl<P: PlacePacks> Shared<P> {
                 // The watcher tells of an entry some milliseconds after it came.
                 Route::Unknown => match self.just_appeared(&name(), &catalogue) {
                     Some(entry) => {
-                        look_at(entry);
+                        self.tell(Message::LookAt(entry));
                         "it has just appeared".to_owned()
                     }
                     None => {

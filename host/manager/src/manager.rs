@@ -3,17 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
 };
 
-use modularbase_loader::{Generation, LoadContext};
+use modularbase_loader::{Change, Generation, LoadContext};
 use modularbase_residency::{ByteLedger, EventKind, Eviction, EvictionReason, Residency, ResidencyEvent};
 
 use crate::{
     ManagerError, ManagerOptions, PackState, PlacePacks,
-    arrivals::Arrivals,
+    arrivals::{Arrivals, Message},
     catalogue::{Action, Catalogue},
     event_log::EventLog,
 };
@@ -22,7 +23,7 @@ use crate::{
 /// out. Dropping it stops its threads.
 pub struct PackManager<P: PlacePacks> {
     /// Stopped first: it uses all the rest.
-    pub(crate) arrivals: Arrivals,
+    _arrivals: Arrivals,
     pub(crate) shared: Arc<Shared<P>>,
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Shared<P: PlacePacks> {
     pub(crate) options: ManagerOptions,
     pub(crate) placer: P,
     pub(crate) context: LoadContext,
+    /// The registrar's inbox.
+    pub(crate) registrar: OnceLock<mpsc::Sender<Message>>,
     pub(crate) residency: Residency<Generation, P::Resident>,
     catalogue: Mutex<Catalogue>,
     /// Whenever a name may lead elsewhere than before.
@@ -74,6 +77,7 @@ impl<P: PlacePacks> PackManager<P> {
                 options,
                 placer,
                 context,
+                registrar: OnceLock::new(),
                 catalogue: Mutex::default(),
                 routes_changed: Condvar::new(),
                 events: EventLog::new(),
@@ -83,7 +87,7 @@ impl<P: PlacePacks> PackManager<P> {
             }
         });
         let arrivals = Arrivals::start(Arc::clone(&shared))?;
-        Ok(Self { arrivals, shared })
+        Ok(Self { _arrivals: arrivals, shared })
     }
 
     /// What is on the device.
@@ -103,7 +107,7 @@ impl<P: PlacePacks> PackManager<P> {
 
     /// Looks over the whole folder soon.
     pub fn rescan(&self) {
-        self.arrivals.rescan();
+        self.shared.tell(Message::Change(Change::All));
     }
 }
 
@@ -127,7 +131,17 @@ impl<P: PlacePacks> Shared<P> {
     /// Changes the catalogue, then does what follows from it, without its lock: the residency calls back.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Catalogue, &mut Vec<Action>) -> T) -> T {
         let mut actions = Vec::new();
-        let result = change(&mut self.catalogue(), &mut actions);
+        let result = {
+            let mut catalogue = self.catalogue();
+            let result = change(&mut catalogue, &mut actions);
+            // Under the lock, so that the log has the order in which things happened.
+            for action in &actions {
+                if let Action::Event(event) = action {
+                    self.events.push(event.clone());
+                }
+            }
+            result
+        };
         self.routes_changed.notify_all();
         for action in actions {
             self.act(action);
@@ -147,7 +161,6 @@ impl<P: PlacePacks> Shared<P> {
                 } else {
                     tracing::info!(pack, generation, %state, reason, took_ms = ?event.took_ms);
                 }
-                self.events.push(event);
             }
             Action::Retire(generation) => {
                 // Where it was on the device, or on its way there, the residency tells when it is gone.
@@ -227,9 +240,7 @@ impl<P: PlacePacks> Shared<P> {
     fn gone_from_device(&self, generation: Generation) {
         if self.catalogue().forget(generation) {
             self.residency.forget(&generation);
-            if let Err(error) = self.context.cache.remove(generation) {
-                tracing::warn!(%generation, %error, "copies of a pack's files stay behind");
-            }
+            self.tell(Message::Gone(generation));
         }
     }
 }

@@ -8,6 +8,7 @@ use modularbase_residency::{Eviction, Residence, ResidenceState};
 
 use crate::{
     EvictOutcome, PackEvent, PackManager, PackReport, PackState, PlacePacks, Totals,
+    arrivals::Message,
     catalogue::{Catalogue, Record, Slot},
     manager::Shared,
 };
@@ -111,7 +112,7 @@ impl<P: PlacePacks> PackManager<P> {
             }
         }
         if let Some(generation) = self.shared.wish_changed(name).filter(|_| keep) {
-            self.arrivals.prefetch(generation);
+            self.shared.tell(Message::Prefetch(generation));
         }
     }
 
@@ -120,7 +121,7 @@ impl<P: PlacePacks> PackManager<P> {
     pub fn prefetch(&self, names: &[&str]) {
         let generations: Vec<Generation> =
             names.iter().filter_map(|name| self.shared.generation_of(name)).collect();
-        generations.into_iter().for_each(|generation| self.arrivals.prefetch(generation));
+        generations.into_iter().for_each(|generation| self.shared.tell(Message::Prefetch(generation)));
     }
 
     /// Packs of higher priority are evicted later.
@@ -175,7 +176,7 @@ impl<P: PlacePacks> PackManager<P> {
             index.forget(generation);
         }
         index.forget_path(&path);
-        self.arrivals.look_at(entry);
+        self.shared.tell(Message::LookAt(entry));
         Ok(())
     }
 }

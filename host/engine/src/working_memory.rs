@@ -1,0 +1,87 @@
+//! The memory that steps work in: set aside before they run, and as large as it really is when none runs.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use modularbase_core::{BaseCore, CHUNK_ROWS, Mixture, StepSize};
+use modularbase_residency::{BudgetExceeded, Reservation};
+
+/// What the executor keeps from call to call, shared by all steps.
+pub(crate) struct WorkingMemory {
+    shared: Mutex<Shared>,
+}
+
+struct Shared {
+    kept: Reservation,
+    in_flight: usize,
+}
+
+/// The largest steps of one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    /// New tokens that are run at once, at most.
+    pub(crate) rows: usize,
+    /// Tokens of the text in the end.
+    pub(crate) context: usize,
+    /// Rows of logits that a step returns.
+    pub(crate) logit_rows: usize,
+}
+
+/// Memory for the steps of one request, until it is dropped.
+pub(crate) struct Working<'a> {
+    memory: &'a WorkingMemory,
+    core: &'a BaseCore,
+    _passing: Reservation,
+}
+
+impl WorkingMemory {
+    /// `kept` holds nothing yet.
+    pub(crate) fn new(kept: Reservation) -> Self {
+        Self { shared: Mutex::new(Shared { kept, in_flight: 0 }) }
+    }
+
+    /// Sets aside what the steps of a request need. `reserve` gives bytes of the ledger, `grow` makes a reservation
+    /// larger.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        core: &'a BaseCore,
+        mixture: &Mixture,
+        work: Work,
+        reserve: impl FnOnce(u64) -> Result<Reservation, BudgetExceeded>,
+        grow: impl FnOnce(&mut Reservation, u64) -> Result<(), BudgetExceeded>,
+    ) -> Result<Working<'a>, BudgetExceeded> {
+        let step = StepSize {
+            rows: work.rows.min(CHUNK_ROWS),
+            sequences: 1,
+            mixture_parts: mixture.parts().len(),
+            context: work.context,
+            logit_rows: work.logit_rows,
+        };
+        let experts = mixture.parts().iter().map(|(expert, _)| &**expert);
+        let (kept, passing) = core.scratch_parts(experts, &step);
+        let passing = reserve(passing as u64)?;
+        let mut shared = self.lock();
+        if shared.kept.bytes() < kept as u64 {
+            grow(&mut shared.kept, kept as u64)?;
+        }
+        shared.in_flight += 1;
+        Ok(Working { memory: self, core, _passing: passing })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.memory.lock();
+        shared.in_flight -= 1;
+        if shared.in_flight == 0 {
+            // What was set aside is an upper bound: what is held is less or as much, so this can't fail.
+            let _ = shared.kept.resize(self.core.workspace_bytes() as u64);
+        }
+    }
+}
