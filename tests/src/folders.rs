@@ -54,7 +54,7 @@ impl Base {
         match self {
             Self::Real => (fixture_packs::smollm2_shape(), fixture_packs::SMOLLM2_SLOT),
             Self::Tiny => {
-                let shape = modularbase_core::BaseFile::open(&self.path()).unwrap().shape().clone();
+                let shape = modularbase_core::BaseFile::open(self.path()).unwrap().shape().clone();
                 let slot = derived_slot(shape.num_layers);
                 (shape, slot)
             }

@@ -2,6 +2,8 @@
 
 use std::{fs, time::Instant};
 
+use manifests::TrustMode;
+use modularbase_loader::{PackFolder, TrustPolicy, pack_archive};
 use modularbase_manager::PackState;
 use system_tests::{Base, Folders, answer, first_logits, same_bits, wait_for_state};
 
@@ -99,4 +101,65 @@ fn a_restart_remembers_what_was_admitted_and_what_was_refused() {
     host.manager().clear_quarantine("panics").unwrap();
     let verified = ("panics".to_owned(), PackState::Verified);
     system_tests::wait_for("another look", || states(&host).contains(&verified).then_some(()));
+}
+
+#[test]
+fn an_archive_serves_as_a_folder_does_and_one_that_is_still_being_copied_is_waited_for() {
+    let folders = Folders::for_base(Base::Tiny);
+    let aside = tempfile::tempdir().unwrap();
+    let made = folders.fixture("sized").named("law").lay_out(aside.path());
+    let mut archive = Vec::new();
+    pack_archive(&PackFolder::read(&made).unwrap(), &mut archive).unwrap();
+    let host = folders.host();
+    let path = folders.packs.path().join("law.mbpack");
+    fs::write(&path, &archive[..archive.len() / 2]).unwrap();
+    let arriving = wait_for_state(&host, "law", &[PackState::Seen]);
+    assert!(!arriving.routable);
+    fs::write(&path, &archive).unwrap();
+    let logits = first_logits(&host, "law").unwrap();
+    let alone = Folders::for_base(Base::Tiny);
+    fs::rename(&made, alone.packs.path().join("law")).unwrap();
+    assert!(same_bits(&logits, &first_logits(&alone.host(), "law").unwrap()));
+
+    // Half of it for good: no longer waited for, and the reason says what is missing.
+    fs::write(&path, &archive[..archive.len() / 2]).unwrap();
+    let broken = wait_for_state(&host, "law", &[PackState::Quarantined]);
+    assert!(broken.reason.unwrap().contains("ends"), "the archive ends early");
+    fs::remove_file(&path).unwrap();
+    host.manager().evict("law").ok();
+    system_tests::wait_for("the end of it", || host.manager().reports().is_empty().then_some(()));
+}
+
+#[test]
+fn a_host_that_wants_signatures_keeps_unsigned_packs_out() {
+    let folders = Folders::for_base(Base::Tiny);
+    folders.fixture("sized").named("law").lay_out(folders.packs.path());
+    let host = folders
+        .host_with(|options| options.trust = TrustPolicy::new(TrustMode::RequireSigned, Default::default()))
+        .unwrap();
+    let law = wait_for_state(&host, "law", &[PackState::Quarantined]);
+    let reason = law.reason.unwrap();
+    assert!(reason.contains("sign"), "{reason}");
+    drop(host);
+    // The verdict holds under that policy only.
+    assert!(first_logits(&folders.host(), "law").is_ok());
+}
+
+#[test]
+fn packs_that_are_kept_are_on_the_device_before_anybody_asks_and_are_not_evicted() {
+    let folders = Folders::for_base(Base::Tiny);
+    folders.fixture("sized").named("law").lay_out(folders.packs.path());
+    folders.fixture("sized").named("poems").seeded(2).lay_out(folders.packs.path());
+    let host = folders.host_with(|options| options.packs.keep = vec!["law".to_owned()]).unwrap();
+    wait_for_state(&host, "law", &[PackState::Resident]);
+    let refused = host.manager().evict("law").unwrap_err();
+    assert!(refused.contains("unpin"), "{refused}");
+    first_logits(&host, "poems").unwrap();
+    // Less than both take: the other one goes.
+    let held: u64 = host.ledger().holders().iter().map(|(_, bytes)| bytes).sum();
+    host.set_budget(held - 1);
+    wait_for_state(&host, "poems", &[PackState::Evicted]);
+    wait_for_state(&host, "law", &[PackState::Resident]);
+    host.manager().keep("law", false);
+    assert!(host.manager().evict("law").is_ok());
 }
