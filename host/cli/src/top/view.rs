@@ -99,7 +99,8 @@ impl View {
         let last = self.packs().len().saturating_sub(1);
         let index = match self.selected_index() {
             Some(index) => index.saturating_add_signed(by).min(last),
-            None => 0,
+            // As if the line above the first were selected.
+            None => usize::try_from(by.saturating_sub(1)).unwrap_or(0).min(last),
         };
         self.selected = self.packs().get(index).map(identity);
     }
