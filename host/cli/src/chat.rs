@@ -17,6 +17,7 @@ use crate::failure::StdoutClosed;
 use crate::interrupt::{self, Meaning, Scope};
 use crate::model::{self, Model, explain, warn_of_omitted};
 use crate::packs;
+use crate::served_host::serve_control;
 use crate::settings::{Settings, cache_folder, check_answer};
 use crate::terminal::{bytes_text, is_interactive, notice, print, print_line};
 
@@ -34,6 +35,8 @@ pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Inst
     let mut lines = Lines::open()?;
     interrupt::install()?;
     let model = model::load(settings, started)?;
+    // Dropped before the host that it serves.
+    let _control = serve_control(&model.host);
     let session = Session::new(&model.host, settings.host.mixture.clone()).map_err(explain)?;
     let mut chat = Chat {
         sampling: model.sampling(&arguments.answer, settings)?,

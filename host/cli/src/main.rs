@@ -17,6 +17,7 @@ mod packs;
 mod prompt;
 mod run;
 mod score;
+mod served_host;
 mod settings;
 mod terminal;
 mod times;

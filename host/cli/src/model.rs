@@ -1,5 +1,6 @@
 //! From the settings to a loaded base, and from the engine's errors to exit codes and advice.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use manifests::{OperatorWishes, Sampling};
@@ -17,7 +18,7 @@ use crate::terminal::{notice, step_bar};
 
 /// A base that is loaded, with what its manifest says of sampling.
 pub(crate) struct Model {
-    pub(crate) host: Host,
+    pub(crate) host: Arc<Host>,
     pub(crate) name: String,
     pub(crate) sampling: Sampling,
     /// From the start of the process to a base that can answer, ms.
@@ -49,7 +50,7 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    let host = host.map_err(explain)?;
+    let host = Arc::new(host.map_err(explain)?);
     let manifest = base.manifest.as_ref();
     if let Some(expected) = manifest.and_then(|manifest| manifest.base.fingerprint)
         && expected != host.fingerprint()

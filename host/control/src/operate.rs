@@ -26,10 +26,10 @@ pub trait Operate: Send + Sync + 'static {
     /// There is no such pack, or the wish can't be written down.
     fn set_priority(&self, pack: &str, priority: i32) -> Result<(), String>;
 
-    /// Takes a pack from the device, at once or when the last request that uses it ends.
+    /// Takes a pack from the device, unless requests use it.
     ///
     /// # Errors
-    /// There is no such pack, or it is kept.
+    /// There is no such pack, it is kept, or it is just being loaded.
     fn evict(&self, pack: &str) -> Result<EvictOutcome, String>;
 
     /// Lets a quarantined pack try again.

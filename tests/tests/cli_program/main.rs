@@ -7,3 +7,4 @@ mod operating;
 mod packs;
 mod program;
 mod refusals;
+mod running_host;
