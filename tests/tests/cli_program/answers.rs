@@ -36,7 +36,10 @@ fn run_json_is_one_object_with_every_field_and_stdout_holds_nothing_else() {
     assert_eq!(keys(&answer["timings"]), timings.into());
     assert!(timings.iter().all(|key| answer["timings"][key].as_f64().unwrap() > 0.0), "{answer}");
     let memory = &answer["memory"];
-    assert_eq!(keys(memory), ["budget_bytes", "base_bytes", "kv_bytes", "packs"].into());
+    assert_eq!(
+        keys(memory),
+        ["budget_bytes", "base_bytes", "kv_bytes", "plan_bytes", "scratch_bytes", "packs"].into()
+    );
     let bytes = |key: &str| memory[key].as_u64().unwrap();
     assert!(bytes("base_bytes") > 50_000_000 && bytes("kv_bytes") > 0, "{memory}");
     assert!(bytes("base_bytes") + bytes("kv_bytes") <= bytes("budget_bytes"), "{memory}");
