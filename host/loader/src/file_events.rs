@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::mpsc,
     time::Duration,
@@ -15,6 +16,8 @@ use notify_debouncer_full::{
     DebounceEventResult, Debouncer, FileIdCache, file_id::FileId, new_debouncer_opt,
 };
 
+use crate::stamp::Stamp;
+
 /// How long the library's threads may take to end.
 const END_GRACE: Duration = Duration::from_secs(2);
 
@@ -27,6 +30,8 @@ pub(crate) enum Signal {
     Anything,
     /// The system does not watch everything that it should.
     Failed(notify::Error),
+    /// The one who is told has looked at an entry itself, and saw this.
+    Saw(OsString, Option<Stamp>),
     /// Nobody wants to know any more.
     Stop,
 }

@@ -71,7 +71,7 @@ pub use probe::{
 };
 pub use stamp::Stamp;
 pub use trust::{MAX_SIGNATURE_BYTES, Signature, TrustError, TrustPolicy};
-pub use watched_directory::{Change, WatchOptions, WatchedDirectory};
+pub use watched_directory::{Change, WatchFeedback, WatchOptions, WatchedDirectory};
 pub use weights_file::{
     BLOCKS_KEY, WeightView, WeightsError, WeightsFile, all_weights_have_values, weights_of,
 };

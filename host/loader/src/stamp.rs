@@ -60,6 +60,8 @@ pub(crate) struct Stamped {
     folder: Option<[i128; 4]>,
     /// Entries of the folder that are regular files, sorted.
     files: Box<[CString]>,
+    /// False: only the stamp is known, from somebody else.
+    listed: bool,
 }
 
 impl Stamped {
@@ -92,6 +94,15 @@ impl Stamped {
         if found.len() == self.files.len() { Ok(Self::of_folder(&own, found)) } else { Self::of(path) }
     }
 
+    /// A stamp that somebody else took. Taking it anew lists the folder.
+    pub(crate) fn unlisted(stamp: Stamp) -> Self {
+        Self { stamp, folder: None, files: Box::default(), listed: false }
+    }
+
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed
+    }
+
     pub(crate) fn is_folder_with(&self, file: &str) -> bool {
         self.folder.is_some() && self.files.iter().any(|name| name.as_bytes() == file.as_bytes())
     }
@@ -101,12 +112,13 @@ impl Stamped {
     }
 
     fn of_file(own: &Stat) -> Self {
-        Self { stamp: fold(own, own.st_size as u64, &[]), folder: None, files: Box::default() }
+        Self { stamp: fold(own, own.st_size as u64, &[]), folder: None, files: Box::default(), listed: true }
     }
 
     fn of_folder(own: &Stat, found: Vec<(CString, Stat)>) -> Self {
         let stamp = fold(own, 0, &found);
-        Self { stamp, folder: Some(identity(own)), files: found.into_iter().map(|(name, _)| name).collect() }
+        let files = found.into_iter().map(|(name, _)| name).collect();
+        Self { stamp, folder: Some(identity(own)), files, listed: true }
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 use crate::{
     file_events::{FileEvents, Signal},
     packs_directory::{look, names_in},
-    stamp::Stamped,
+    stamp::{Stamp, Stamped},
 };
 
 /// A scan takes at most this part of the time: the pause after it lasts that many times as long.
@@ -96,6 +96,29 @@ impl WatchedDirectory {
     }
 }
 
+/// Tells a [`WatchedDirectory`] what its reader saw.
+#[derive(Debug, Clone)]
+pub struct WatchFeedback {
+    signals: mpsc::Sender<Signal>,
+}
+
+impl WatchedDirectory {
+    /// For a reader that looks at entries itself.
+    pub fn feedback(&self) -> WatchFeedback {
+        WatchFeedback { signals: self.signals.clone() }
+    }
+}
+
+impl WatchFeedback {
+    /// What the reader saw of an entry (`None`: nothing), which may be newer or older than what it was told. From here
+    /// on it is told when that is not so any more. Without it, a change that came between two looks of the directory
+    /// and was taken back again would be seen by the reader alone.
+    pub fn saw(&self, entry: OsString, stamp: Option<Stamp>) {
+        // Nobody watches any more if this fails.
+        let _ = self.signals.send(Signal::Saw(entry, stamp));
+    }
+}
+
 impl Drop for WatchedDirectory {
     fn drop(&mut self) {
         let _ = self.signals.send(Signal::Stop);
@@ -149,6 +172,7 @@ impl<F: FnMut(Change)> Watch<F> {
                     self.tell_of_failure(&error);
                     self.rescan_soon();
                 }
+                Ok(Signal::Saw(name, stamp)) => self.correct(name, stamp),
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= self.next_rescan => self.rescan(),
                 Err(RecvTimeoutError::Timeout) => {
@@ -174,6 +198,18 @@ impl<F: FnMut(Change)> Watch<F> {
             names.extend(linked.flatten().cloned());
         }
         self.look_at(names);
+    }
+
+    /// Takes what the reader saw for what was reported, and looks whether it is still so.
+    fn correct(&mut self, name: OsString, stamp: Option<Stamp>) {
+        if self.seen.get(&name).map(|seen| seen.stamp) == stamp {
+            return;
+        }
+        match stamp {
+            Some(stamp) => drop(self.seen.insert(name.clone(), Stamped::unlisted(stamp))),
+            None => drop(self.seen.remove(&name)),
+        }
+        self.look_at(BTreeSet::from([name]));
     }
 
     /// Looks at everything as soon as that leaves most of the time to others: events are lost in storms.
@@ -270,7 +306,7 @@ impl<F: FnMut(Change)> Watch<F> {
             }
             self.unsettled.remove(&name);
             let stamps = (before.map(|before| before.stamp), found.as_ref().map(|(found, _)| found.stamp));
-            if stamps.0 == stamps.1 {
+            if stamps.0 == stamps.1 && before.is_none_or(Stamped::is_listed) {
                 continue;
             }
             match found {
@@ -283,7 +319,9 @@ impl<F: FnMut(Change)> Watch<F> {
                     self.seen.remove(&name);
                 }
             }
-            changed.insert(name);
+            if stamps.0 != stamps.1 {
+                changed.insert(name);
+            }
         }
         changed
     }

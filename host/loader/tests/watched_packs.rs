@@ -410,3 +410,32 @@ fn hidden_names_and_what_is_no_pack_are_not_told() {
         candidates(&watching.packs()).unwrap().iter().map(|found| found.name().to_owned()).collect();
     assert_eq!(names, BTreeSet::from(["scaled".into()]));
 }
+
+#[test]
+fn a_reader_that_saw_something_else_is_told_although_nothing_changed_since() {
+    let root = tempfile::tempdir().unwrap();
+    let packs = root.path().join("packs");
+    let scaled = lay_out("scaled", &packs);
+    thread::sleep(Duration::from_millis(50));
+    let (told, changes) = mpsc::channel();
+    let options = WatchOptions { rescan: NEVER, ..WatchOptions::default() };
+    let watch = WatchedDirectory::start(&packs, options, move |change| drop(told.send(change))).unwrap();
+    assert_eq!(changes.recv_timeout(PATIENCE), Ok(Change::All));
+    let only = |name: &str| Ok(Change::Entries(BTreeSet::from([OsString::from(name)])));
+    let feedback = watch.feedback();
+    let now = candidate(&packs, "scaled".as_ref()).unwrap().unwrap().stamp;
+
+    // A pack that came and went between two looks of the directory.
+    feedback.saw("passing".into(), Some(now));
+    assert_eq!(changes.recv_timeout(PATIENCE), only("passing"));
+    // One that was gone for a moment.
+    feedback.saw("scaled".into(), None);
+    assert_eq!(changes.recv_timeout(PATIENCE), only("scaled"));
+    // What is so is not told.
+    feedback.saw("scaled".into(), Some(now));
+    feedback.saw("passing".into(), None);
+    assert!(changes.recv_timeout(Duration::from_millis(300)).is_err());
+    // And what happens next is.
+    fs::remove_dir_all(scaled).unwrap();
+    assert_eq!(changes.recv_timeout(PATIENCE), only("scaled"));
+}

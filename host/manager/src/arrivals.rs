@@ -16,8 +16,9 @@ use std::{
 };
 
 use modularbase_loader::{
-    AdmissionStage, Admitted, CandidateKind, Change, Generation, Known, LoadFailure, Outcome, WatchOptions,
-    WatchedDirectory, admit, candidate, candidates, sweep_staging, sweep_unpacked, unpack,
+    AdmissionStage, Admitted, Candidate, CandidateKind, Change, Generation, Known, LoadFailure, Outcome,
+    WatchFeedback, WatchOptions, WatchedDirectory, admit, candidate, candidates, sweep_staging,
+    sweep_unpacked, unpack,
 };
 
 use crate::{
@@ -33,7 +34,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 pub(crate) enum Message {
     Change(Change),
     /// A worker is done with an entry.
-    Looked(OsString),
+    Looked(Visit),
     /// Look at an entry although its files did not change.
     LookAt(OsString),
     /// Bring a pack to the device if there is room.
@@ -43,8 +44,15 @@ pub(crate) enum Message {
     Stop,
 }
 
+/// One entry as it came into the folder: one that goes and comes back is another visit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Visit {
+    pub(crate) entry: OsString,
+    pub(crate) number: u64,
+}
+
 enum Job {
-    Look(OsString),
+    Look(Visit),
     Prefetch(Generation),
 }
 
@@ -64,16 +72,23 @@ impl Arrivals {
         let workers = WorkQueue::start(WORKERS, "pack-admission", {
             let (shared, messages) = (Arc::clone(&shared), messages.clone());
             move |job| match job {
-                Job::Look(entry) => {
-                    shared.look(&entry);
+                Job::Look(visit) => {
+                    shared.look(&visit);
                     // The registrar is gone only when the workers are to go too.
-                    let _ = messages.send(Message::Looked(entry));
+                    let _ = messages.send(Message::Looked(visit));
                 }
                 Job::Prefetch(generation) => shared.prefetch(generation),
             }
         })
         .map_err(ManagerError::Thread)?;
-        let registrar = Registrar { shared: Arc::clone(&shared), workers, gone: BTreeSet::new() };
+        let mut registrar = Registrar {
+            shared: Arc::clone(&shared),
+            workers,
+            feedback: None,
+            looks: 0,
+            gone: BTreeSet::new(),
+            sweep_is_due: true,
+        };
         shared.clear_leftovers();
         registrar.look_over_all()?;
         let watcher = match (&shared.options.packs_dir, shared.options.watch) {
@@ -87,6 +102,7 @@ impl Arrivals {
             }
             _ => None,
         };
+        registrar.feedback = watcher.as_ref().map(WatchedDirectory::feedback);
         let registrar = thread::Builder::new()
             .name("pack-registrar".to_owned())
             .spawn(move || registrar.run(&inbox))
@@ -109,8 +125,14 @@ impl Drop for Arrivals {
 struct Registrar<P: PlacePacks> {
     shared: Arc<Shared<P>>,
     workers: WorkQueue<Job>,
+    /// Tells the watcher what this thread saw.
+    feedback: Option<WatchFeedback>,
+    /// Looks that workers have been asked for and are not done with.
+    looks: usize,
     /// Generations whose copies are to go.
     gone: BTreeSet<Generation>,
+    /// What archives were unpacked to may be of no more use.
+    sweep_is_due: bool,
 }
 
 impl<P: PlacePacks> Registrar<P> {
@@ -139,15 +161,19 @@ impl<P: PlacePacks> Registrar<P> {
                 Message::Prefetch(generation) => self.workers.push(Job::Prefetch(generation)),
                 Message::Gone(generation) => {
                     self.gone.insert(generation);
+                    self.sweep_is_due = true;
                 }
-                Message::Looked(entry) => self.looked(entry),
+                Message::Looked(visit) => {
+                    self.looks -= 1;
+                    self.looked(visit);
+                }
             }
-            self.remove_copies();
+            self.clean_up();
         }
     }
 
     /// Looks at every entry of the folder, and notices which ones are gone.
-    fn look_over_all(&self) -> Result<(), ManagerError> {
+    fn look_over_all(&mut self) -> Result<(), ManagerError> {
         let Some(folder) = &self.shared.options.packs_dir else { return Ok(()) };
         let found = match candidates(folder) {
             Ok(found) => found,
@@ -160,58 +186,74 @@ impl<P: PlacePacks> Registrar<P> {
         self.shared.change(|catalogue, actions| {
             for candidate in found {
                 let Some(entry) = candidate.path.file_name().map(OsString::from) else { continue };
+                self.tell_watcher(&entry, Some(&candidate));
                 missing.remove(&entry);
                 if catalogue.noticed(&entry, Some(candidate), actions) {
                     looks.push(entry);
                 }
             }
             for entry in &missing {
+                self.tell_watcher(entry, None);
                 catalogue.noticed(entry, None, actions);
             }
         });
         for entry in looks {
-            self.dispatch(entry);
+            self.dispatch(&entry);
         }
-        self.sweep();
+        self.sweep_is_due = true;
         Ok(())
     }
 
-    fn notice(&self, entry: OsString) {
+    fn notice(&mut self, entry: OsString) {
         let Some(folder) = &self.shared.options.packs_dir else { return };
         // What can't be looked at is not there.
         let found = candidate(folder, &entry).ok().flatten();
-        let gone = found.is_none();
+        self.sweep_is_due |= found.is_none();
+        self.tell_watcher(&entry, found.as_ref());
         if self.shared.change(|catalogue, actions| catalogue.noticed(&entry, found, actions)) {
-            self.dispatch(entry);
-        }
-        if gone {
-            self.sweep();
+            self.dispatch(&entry);
         }
     }
 
-    fn force(&self, entry: OsString) {
+    fn tell_watcher(&self, entry: &OsString, found: Option<&Candidate>) {
+        if let Some(feedback) = &self.feedback {
+            feedback.saw(entry.clone(), found.map(|found| found.stamp));
+        }
+    }
+
+    fn force(&mut self, entry: OsString) {
         self.shared.catalogue().look_again(&entry);
         self.notice(entry);
     }
 
     /// A pack whose look is known from earlier is registered at once; others go to the workers.
-    fn dispatch(&self, entry: OsString) {
-        if self.shared.recall(&entry) {
-            self.looked(entry);
+    fn dispatch(&mut self, entry: &OsString) {
+        let visit = self.shared.catalogue().visit(entry);
+        let Some(visit) = visit else { return };
+        if self.shared.recall(entry) {
+            self.looked(visit);
         } else {
-            self.workers.push(Job::Look(entry));
+            self.look(visit);
         }
     }
 
-    fn looked(&self, entry: OsString) {
-        if self.shared.catalogue().looked(&entry) {
-            self.workers.push(Job::Look(entry));
+    fn look(&mut self, visit: Visit) {
+        self.looks += 1;
+        self.workers.push(Job::Look(visit));
+    }
+
+    fn looked(&mut self, visit: Visit) {
+        if !self.shared.catalogue().is_current(&visit) {
+            return;
+        }
+        if self.shared.catalogue().looked(&visit.entry) {
+            self.look(visit);
             return;
         }
         self.shared.routes_changed.notify_all();
         let kept = {
             let catalogue = self.shared.catalogue();
-            let slot = catalogue.slots.get(&entry);
+            let slot = catalogue.slots.get(&visit.entry);
             slot.and_then(|slot| slot.generation.filter(|_| self.shared.wishes().keep.contains(&slot.name)))
         };
         if let Some(generation) = kept {
@@ -219,10 +261,10 @@ impl<P: PlacePacks> Registrar<P> {
         }
     }
 
-    /// Removes the copies of generations that are gone. Not while anything is looked at: it may be one of them that has
-    /// come back, and only this thread starts another look.
-    fn remove_copies(&mut self) {
-        if self.gone.is_empty() || self.shared.catalogue().is_looking() {
+    /// Removes what is of no more use. Not while anything is looked at: it may be something gone that has come back, what
+    /// is being unpacked belongs to nobody yet, and only this thread starts another look.
+    fn clean_up(&mut self) {
+        if self.looks > 0 {
             return;
         }
         for generation in std::mem::take(&mut self.gone) {
@@ -233,19 +275,16 @@ impl<P: PlacePacks> Registrar<P> {
                 tracing::warn!(%generation, %error, "copies of a pack's files stay behind");
             }
         }
+        if std::mem::take(&mut self.sweep_is_due) {
+            self.sweep();
+        }
     }
 
     /// Removes what archives that are gone were unpacked to, and copies beyond the limit.
     fn sweep(&self) {
         let (folders, generations) = {
             let catalogue = self.shared.catalogue();
-            // What is being unpacked belongs to nobody yet.
-            if catalogue.is_looking() {
-                return;
-            }
-            let folders: BTreeSet<PathBuf> =
-                catalogue.records.values().map(|record| record.folder.clone()).collect();
-            (folders, catalogue.records.keys().copied().collect::<BTreeSet<_>>())
+            (catalogue.folders(), catalogue.records.keys().copied().collect::<BTreeSet<_>>())
         };
         let cache = &self.shared.context.cache;
         if let Err(error) = sweep_unpacked(cache, &folders) {
@@ -315,19 +354,19 @@ impl<P: PlacePacks> Shared<P> {
     }
 
     /// Looks at an entry's files, from their hashes to the probe.
-    fn look(&self, entry: &OsString) {
-        let Some((path, kind)) = self.catalogue().slots.get(entry).map(|slot| (slot.path.clone(), slot.kind))
+    fn look(&self, visit: &Visit) {
+        let Some((path, kind)) = self.catalogue().visited(visit).map(|slot| (slot.path.clone(), slot.kind))
         else {
             return;
         };
         let mut took_ms = BTreeMap::new();
-        let look = self.examine(entry, path, kind, &mut took_ms);
-        self.conclude(entry, look, took_ms);
+        let look = self.examine(visit, path, kind, &mut took_ms);
+        self.conclude(visit, look, took_ms);
     }
 
     fn examine(
         &self,
-        entry: &OsString,
+        visit: &Visit,
         path: PathBuf,
         kind: CandidateKind,
         took_ms: &mut BTreeMap<String, f64>,
@@ -356,7 +395,11 @@ impl<P: PlacePacks> Shared<P> {
             took_ms.insert(word.to_owned(), millis(took));
             let Some(state) = state else { return };
             let took_ms = took_ms.clone();
-            self.change(|catalogue, actions| catalogue.passed(entry, state, took_ms, actions));
+            self.change(|catalogue, actions| {
+                if catalogue.is_current(visit) {
+                    catalogue.passed(&visit.entry, state, took_ms, actions);
+                }
+            });
         };
         match admit(&folder, &self.context, &mut on_stage) {
             Ok(admitted) => Look::Admitted(Box::new(admitted)),
@@ -372,9 +415,15 @@ impl<P: PlacePacks> Shared<P> {
         }
     }
 
-    fn conclude(&self, entry: &OsString, look: Look, took_ms: BTreeMap<String, f64>) {
+    fn conclude(&self, visit: &Visit, look: Look, took_ms: BTreeMap<String, f64>) {
         let resident = |generation: Generation| self.residency.residence(&generation).is_some();
+        let entry = &visit.entry;
         self.change(|catalogue, actions| match look {
+            Look::Admitted(admitted) if !catalogue.is_current(visit) => {
+                self.tell(Message::Gone(admitted.generation));
+            }
+            // What lies there now is looked at for itself.
+            _ if !catalogue.is_current(visit) => {}
             Look::Gone => {}
             Look::Admitted(admitted) => catalogue.register(entry, *admitted, took_ms, actions),
             Look::Unfinished(reason) if catalogue.is_quiet(entry, self.options.settle) => {

@@ -4,7 +4,7 @@
 //! still in use. A name leads to one record at a time; that it changes in one step is what makes a replacement atomic.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     path::PathBuf,
     sync::Arc,
@@ -14,11 +14,13 @@ use std::{
 use manifests::PackId;
 use modularbase_loader::{Admitted, Candidate, CandidateKind, Generation, PackSummary, Stamp};
 
-use crate::{PackEvent, PackState, event_log::now_ms};
+use crate::{PackEvent, PackState, arrivals::Visit, event_log::now_ms};
 
 /// A top-level entry of the packs directory.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    /// Of all slots since the start: an entry that goes and comes back is another one.
+    pub(crate) number: u64,
     pub(crate) path: PathBuf,
     /// The same without symbolic links.
     pub(crate) canonical: PathBuf,
@@ -103,6 +105,8 @@ pub(crate) struct Catalogue {
     pub(crate) records: HashMap<Generation, Record>,
     names: BTreeMap<String, Generation>,
     ids: BTreeMap<PackId, Generation>,
+    /// Slots that there have been.
+    visits: u64,
 }
 
 impl Catalogue {
@@ -123,7 +127,9 @@ impl Catalogue {
             } else {
                 candidate.path.file_name()
             };
+            self.visits += 1;
             let slot = Slot {
+                number: self.visits,
                 name: stem.unwrap_or(entry).display().to_string(),
                 path: candidate.path,
                 canonical: candidate.canonical,
@@ -163,6 +169,28 @@ impl Catalogue {
             actions.push(event(&slot.name, None, &slot.status, BTreeMap::new()));
         }
         true
+    }
+
+    /// The visit that an entry is on now.
+    pub(crate) fn visit(&self, entry: &OsStr) -> Option<Visit> {
+        self.slots.get(entry).map(|slot| Visit { entry: entry.to_owned(), number: slot.number })
+    }
+
+    /// The slot of a visit, unless that is over.
+    pub(crate) fn visited(&self, visit: &Visit) -> Option<&Slot> {
+        self.slots.get(&visit.entry).filter(|slot| slot.number == visit.number)
+    }
+
+    /// Whether a visit is not over.
+    pub(crate) fn is_current(&self, visit: &Visit) -> bool {
+        self.visited(visit).is_some()
+    }
+
+    /// Folders that registered packs are loaded from, now or when what keeps them out is gone.
+    pub(crate) fn folders(&self) -> BTreeSet<PathBuf> {
+        let records = self.records.values().map(|record| record.folder.clone());
+        let blocked = self.slots.values().filter_map(|slot| Some(slot.blocked.as_ref()?.folder.clone()));
+        records.chain(blocked).collect()
     }
 
     /// Makes the next look at an entry count whatever `stat` says.

@@ -28,8 +28,9 @@ use crate::text::clipped;
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Most bytes kept of what a pack prints.
 const MAX_PRINTED_BYTES: usize = 8 << 10;
-/// How long the pipes may stay open after the child has ended; only a grandchild can hold them.
-const PIPE_GRACE: Duration = Duration::from_millis(200);
+/// How long the pipes may stay open after the child has ended. Only a grandchild that left the group can hold them; on a
+/// busy machine the threads that read them come to their turn late, and a good pack must not be refused for that.
+const PIPE_GRACE: Duration = Duration::from_secs(5);
 
 /// Starts probes.
 #[derive(Debug, Clone)]
