@@ -1,5 +1,6 @@
 //! The pack manager under requests, on real hosts with real packs: what users of other systems were hurt by.
 
 mod arrivals;
+mod passing;
 mod replacement;
 mod streams;
