@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod folders;
+mod process;
 mod requests;
 
 pub use folders::{Base, Folders, probe_program};
+pub use process::ProcessResources;
 pub use requests::{answer, first_logits, same_bits, wait_for, wait_for_state};
