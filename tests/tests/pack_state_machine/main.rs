@@ -13,11 +13,7 @@ mod reference;
 mod shelf;
 mod world;
 
-use std::{
-    cell::Cell,
-    process::Command,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::Cell, process::Command, time::Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use system_tests::ProcessResources;
@@ -29,6 +25,9 @@ use crate::{
 
 /// Steps in all, unless the environment says otherwise.
 const STEPS: u64 = 10_000;
+/// Where the run starts, unless the environment says otherwise. Threads take their turns differently each time, so a run
+/// is never quite another's.
+const SEED: u64 = 2026;
 /// Steps on one folder.
 const STEPS_A_CASE: u64 = 250;
 /// Set in the process that does the work: a process of its own, with a folder of its own for temporary files, so that
@@ -59,8 +58,7 @@ fn whatever_happens_to_packs_every_answer_is_right_and_everything_comes_back() {
 
 fn run() {
     let number = |variable: &str| std::env::var(variable).ok().map(|text| text.parse::<u64>().unwrap());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = number("MODULARBASE_SEED").unwrap_or(now);
+    let seed = number("MODULARBASE_SEED").unwrap_or(SEED);
     let steps = number("MODULARBASE_STEPS").unwrap_or(STEPS).max(1);
     println!("MODULARBASE_SEED={seed} MODULARBASE_STEPS={steps}");
     let started = Instant::now();
