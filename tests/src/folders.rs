@@ -83,29 +83,7 @@ impl Folders {
 
     /// Settings with short waits; the folder is watched.
     pub fn options(&self) -> HostOptions {
-        HostOptions {
-            base: self.base.path(),
-            base_name: "test".to_owned(),
-            base_version: None,
-            slot: Some(self.base.shape().1),
-            device: DeviceChoice::Cpu,
-            dtype: None,
-            threads: 2,
-            packs: ManagerOptions {
-                packs_dir: Some(self.packs.path().to_owned()),
-                watch: true,
-                rescan: Duration::from_millis(500),
-                settle: Duration::from_millis(500),
-                keep: Vec::new(),
-                priorities: Default::default(),
-                cache_limit: 8 << 30,
-            },
-            admission_wait: Duration::from_secs(30),
-            trust: TrustPolicy::default(),
-            budget: None,
-            cache_dir: self.cache.path().to_owned(),
-            prober: Prober::new(probe_program(), ProbeLimits::default()),
-        }
+        host_options(self.base, self.packs.path(), self.cache.path())
     }
 
     /// A host with the settings of [`Folders::options`].
@@ -123,6 +101,33 @@ impl Folders {
     /// A host that holds matrices as `dtype`.
     pub fn host_in(&self, dtype: Option<Dtype>) -> Host {
         self.host_with(|options| options.dtype = dtype).unwrap()
+    }
+}
+
+/// Settings for a host on these folders, with short waits; the folder of packs is watched.
+pub fn host_options(base: Base, packs: &Path, cache: &Path) -> HostOptions {
+    HostOptions {
+        base: base.path(),
+        base_name: "test".to_owned(),
+        base_version: None,
+        slot: Some(base.shape().1),
+        device: DeviceChoice::Cpu,
+        dtype: None,
+        threads: 2,
+        packs: ManagerOptions {
+            packs_dir: Some(packs.to_owned()),
+            watch: true,
+            rescan: Duration::from_millis(500),
+            settle: Duration::from_millis(500),
+            keep: Vec::new(),
+            priorities: Default::default(),
+            cache_limit: 8 << 30,
+        },
+        admission_wait: Duration::from_secs(30),
+        trust: TrustPolicy::default(),
+        budget: None,
+        cache_dir: cache.to_owned(),
+        prober: Prober::new(probe_program(), ProbeLimits::default()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     Generation,
     base_fit::{BaseContext, fits_base},
     elf::{ElfInspection, Finding, PackNote},
-    error::{LoadError, LoadFailure},
+    error::{LoadError, LoadFailure, LoadStage},
     file_cache::{CacheError, FileCache},
     library::Unload,
     load_context::LoadContext,
@@ -46,7 +46,7 @@ pub struct AdmissionTimings {
     pub inspect: Duration,
     /// Copying to the cache, or finding it there.
     pub cache: Duration,
-    /// The child process; next to nothing when this generation was probed before.
+    /// The child process; next to nothing when this library was probed with the same settings before.
     pub probe: Duration,
 }
 
@@ -68,7 +68,12 @@ pub struct Admitted {
 impl Admitted {
     /// What the index keeps of it.
     pub fn known(&self) -> Known {
-        Known { generation: self.generation, summary: Arc::clone(&self.summary), outcome: Outcome::Admitted }
+        Known {
+            generation: self.generation,
+            summary: Arc::clone(&self.summary),
+            outcome: Outcome::Admitted,
+            refused_by: None,
+        }
     }
 }
 
@@ -111,20 +116,25 @@ fn admit_since(
     // Only a stamp that is the same before and after stands for what was read between.
     if let Some(stamp) = pack.stamp
         && Stamp::of(&pack.path).ok() == Some(stamp)
-        && let Some(known) = verdict(pack, &result)
+        && let Some(known) = verdict(pack, context, &result)
     {
         context.index().remember(&pack.path, &stamp, known);
     }
     result.map_err(|failure| LoadError::of_pack(&pack.manifest, pack.generation, failure))
 }
 
-fn verdict(pack: &PackFolder, result: &Result<Admitted, LoadFailure>) -> Option<Known> {
+fn verdict(
+    pack: &PackFolder,
+    context: &LoadContext,
+    result: &Result<Admitted, LoadFailure>,
+) -> Option<Known> {
     match result {
         Ok(admitted) => Some(admitted.known()),
         Err(failure) => failure.is_lasting().then(|| Known {
             generation: pack.generation,
             summary: PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), Vec::new(), None).into(),
             outcome: Outcome::Refused(failure.quarantine_reason()),
+            refused_by: (failure.stage() == LoadStage::Probe).then(|| context.probe_key(&pack.manifest)),
         }),
     }
 }
@@ -143,14 +153,14 @@ impl Admission<'_> {
         fits_base(&pack.manifest, &context.base)?;
         self.timings.verify = self.passed(AdmissionStage::Verified);
 
-        let elf = inspect_folder(pack)?;
+        let elf = context.inspected(&pack.manifest.library.sha256, || inspect_folder(pack))?;
         admissible(&pack.manifest, &elf, &context.base)?;
         self.timings.inspect = self.passed(AdmissionStage::Inspected);
 
         let library = cache_files(pack, &context.cache)?;
         self.timings.cache = self.passed(AdmissionStage::Cached);
 
-        let contact = first_contact(context, pack.generation, &pack.manifest, &library)?;
+        let contact = first_contact(context, &pack.manifest, &library)?;
         self.timings.probe = self.passed(AdmissionStage::Probed);
 
         let mut warnings: Vec<String> = elf.warnings().map(ToString::to_string).collect();
@@ -219,8 +229,8 @@ fn cache_files(pack: &PackFolder, cache: &FileCache) -> Result<PathBuf, LoadFail
 
 /// Copies the library to the cache; gives its absolute path there, since a child works in another folder.
 pub(crate) fn cached_library(pack: &PackFolder, cache: &FileCache) -> Result<PathBuf, LoadFailure> {
-    let path = cache.library_path(pack.generation);
-    cache.store(&path, &mut pack.open_library()?, &pack.manifest.library.sha256)?;
+    let digest = &pack.manifest.library.sha256;
+    let path = cache.store_library(pack.generation, &mut pack.open_library()?, digest)?;
     let absolute = path.canonicalize();
     Ok(absolute.map_err(|source| CacheError::Io { path, source })?)
 }
@@ -233,11 +243,11 @@ struct Contact {
 
 fn first_contact(
     context: &LoadContext,
-    generation: Generation,
     manifest: &PackManifest,
     library: &Path,
 ) -> Result<Contact, LoadFailure> {
-    match context.index().probed(generation) {
+    let key = context.probe_key(manifest);
+    match context.index().probed(key) {
         Some(ProbeOutcome::Passed { unload, .. }) => return Ok(Contact { unload, now: false }),
         Some(ProbeOutcome::Failed(reason)) => return Err(LoadFailure::RefusedBefore(reason)),
         None => {}
@@ -245,14 +255,14 @@ fn first_contact(
     match context.prober.probe(library, &context.config_for(manifest), 0) {
         Ok(report) => {
             let passed = ProbeOutcome::Passed { graph: graph_digest(&report.graph), unload: report.unload };
-            context.index().remember_probe(generation, passed);
+            context.index().remember_probe(key, passed);
             Ok(Contact { unload: report.unload, now: true })
         }
         Err(error) => {
             let failure = LoadFailure::from(error);
             if failure.is_lasting() {
                 let failed = ProbeOutcome::Failed(failure.quarantine_reason());
-                context.index().remember_probe(generation, failed);
+                context.index().remember_probe(key, failed);
             }
             Err(failure)
         }

@@ -8,7 +8,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File, Metadata, Permissions},
     io::{self, Read, Write},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -31,6 +34,8 @@ pub struct FileCache {
     folder: PathBuf,
     /// Copies that this process has hashed, with what the file system said of them and the hash.
     verified: Arc<Mutex<HashMap<PathBuf, (Stamp, Sha256)>>>,
+    /// A copy of each library that this process has stored, by content: packs often differ in their weights alone.
+    libraries: Arc<Mutex<HashMap<Sha256, PathBuf>>>,
 }
 
 /// What a trim did.
@@ -68,7 +73,7 @@ pub enum CacheError {
 impl FileCache {
     /// A cache in `folder`, which is made at the first copy.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), verified: Arc::default() }
+        Self { folder: folder.into(), verified: Arc::default(), libraries: Arc::default() }
     }
 
     /// The folder.
@@ -137,6 +142,33 @@ impl FileCache {
         Ok(())
     }
 
+    /// As [`FileCache::store`], of a generation's library. One that is there already for another generation becomes the
+    /// same file under a second name; gives the copy's path.
+    ///
+    /// # Errors
+    /// As [`FileCache::store`].
+    pub fn store_library(
+        &self,
+        generation: Generation,
+        source: &mut impl Read,
+        expected: &Sha256,
+    ) -> Result<PathBuf, CacheError> {
+        let path = self.library_path(generation);
+        let twin = self.libraries().get(expected).filter(|twin| **twin != path).cloned();
+        // A name that is taken, a file with too many names already: a copy will do.
+        let linked =
+            twin.is_some_and(|twin| self.holds(&twin, expected) && fs::hard_link(twin, &path).is_ok());
+        if !linked {
+            self.store(&path, source, expected)?;
+            self.libraries().insert(*expected, path.clone());
+        }
+        Ok(path)
+    }
+
+    fn libraries(&self) -> MutexGuard<'_, HashMap<Sha256, PathBuf>> {
+        self.libraries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Marks a generation as used now, by the time of its manifest's copy; see [`FileCache::trim`].
     pub fn touch(&self, generation: Generation) {
         let manifest = File::open(self.manifest_path(generation));
@@ -156,7 +188,8 @@ impl FileCache {
             let Ok(generation) = stem.parse::<Generation>() else { continue };
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let copy = copies.entry(generation).or_insert((used, 0));
-            *copy = (copy.0.max(used), copy.1 + metadata.len());
+            // A library under several names is on the disk once.
+            *copy = (copy.0.max(used), copy.1 + metadata.len() / metadata.nlink().max(1));
         }
         let mut trimmed = Trimmed { bytes: 0, left: copies.values().map(|(_, bytes)| bytes).sum() };
         let mut by_use: Vec<_> =
@@ -221,6 +254,7 @@ impl FileCache {
     pub fn remove(&self, generation: Generation) -> Result<(), CacheError> {
         for path in self.paths(generation) {
             self.verified().remove(&path);
+            self.libraries().retain(|_, twin| *twin != path);
             delete(&path)?;
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! The file behind the pack index: JSON lines, appended, compacted when it is opened.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
-    io::{self, Read, Write},
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Generation,
-    pack_index::{ContextKey, Known, ProbeOutcome},
+    pack_index::{ContextKey, Known, ProbeKey, ProbeOutcome},
 };
 
 /// Files below this many lines are not worth compacting.
@@ -28,28 +29,34 @@ pub(crate) struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pack: Option<(PathBuf, Sha256, Known)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) probe: Option<(Generation, ProbeOutcome)>,
+    pub(crate) probe: Option<(ProbeKey, ProbeOutcome)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) forget: Option<Generation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) forget_path: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) forget_probe: Option<ProbeKey>,
 }
 
 impl Line {
     fn empty(context: ContextKey) -> Self {
-        Self { context, pack: None, probe: None, forget: None, forget_path: None }
+        Self { context, pack: None, probe: None, forget: None, forget_path: None, forget_probe: None }
     }
 
     pub(crate) fn pack(context: ContextKey, path: PathBuf, stamp: Sha256, known: Known) -> Self {
         Self { pack: Some((path, stamp, known)), ..Self::empty(context) }
     }
 
-    pub(crate) fn probe(context: ContextKey, generation: Generation, outcome: ProbeOutcome) -> Self {
-        Self { probe: Some((generation, outcome)), ..Self::empty(context) }
+    pub(crate) fn probe(context: ContextKey, key: ProbeKey, outcome: ProbeOutcome) -> Self {
+        Self { probe: Some((key, outcome)), ..Self::empty(context) }
     }
 
     pub(crate) fn forget_generation(context: ContextKey, generation: Generation) -> Self {
         Self { forget: Some(generation), ..Self::empty(context) }
+    }
+
+    pub(crate) fn forget_probe(context: ContextKey, key: ProbeKey) -> Self {
+        Self { forget_probe: Some(key), ..Self::empty(context) }
     }
 
     pub(crate) fn forget_path(context: ContextKey, path: PathBuf) -> Self {
@@ -67,26 +74,37 @@ pub(crate) struct IndexFile {
 }
 
 impl IndexFile {
-    /// Reads every line that can be read, and compacts the file when more than half of it is superseded.
-    pub(crate) fn open(path: &Path) -> (Self, Vec<Line>) {
+    /// Gives every line that can be read to `each`, and compacts the file when more than half of it is superseded. Of a
+    /// file of ten thousand packs no more than a line is in memory at once.
+    pub(crate) fn open(path: &Path, mut each: impl FnMut(Line)) -> Self {
         let mut index = Self { path: path.to_owned(), file: None, warned: false };
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return (index, Vec::new()),
+        let mut count = LiveCount::default();
+        let mut read = |file: File| -> io::Result<()> {
+            let mut reader = BufReader::new(file);
+            let mut text = Vec::new();
+            while reader.read_until(b'\n', &mut text)? > 0 {
+                let line = serde_json::from_slice::<Line>(&text).ok();
+                count.add(line.as_ref());
+                line.into_iter().for_each(&mut each);
+                text.clear();
+            }
+            Ok(())
+        };
+        match File::open(path).and_then(&mut read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return index,
             Err(error) => {
                 index.warn("read", &error);
-                return (index, Vec::new());
+                return index;
             }
-        };
-        let (lines, total) = parse(&bytes);
-        let live = live(&lines);
-        if total >= MIN_LINES_TO_COMPACT
-            && live.len() * 2 < total
+            Ok(()) => {}
+        }
+        if count.total >= MIN_LINES_TO_COMPACT
+            && count.live.len() * 2 < count.total
             && let Err(error) = index.compact()
         {
             index.warn("compact", &error);
         }
-        (index, lines.into_iter().map(|(line, _)| line).collect())
+        index
     }
 
     /// Appends a line in one write.
@@ -143,7 +161,7 @@ impl IndexFile {
         }
         let mut bytes = Vec::new();
         (&old).read_to_end(&mut bytes)?;
-        let (lines, _) = parse(&bytes);
+        let lines = parse(&bytes);
         let mut kept = live(&lines);
         kept.drain(..kept.len().saturating_sub(MAX_LINES));
         let folder = self.path.parent().unwrap_or(Path::new("."));
@@ -173,19 +191,47 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     File::options().read(true).append(true).create(true).open(path)
 }
 
-/// The lines that can be read, each with its text, and how many there are in all.
-fn parse(bytes: &[u8]) -> (Vec<(Line, &[u8])>, usize) {
-    let texts = bytes.split(|&byte| byte == b'\n').filter(|text| !text.is_empty());
-    let mut total = 0;
-    let lines =
-        texts.inspect(|_| total += 1).filter_map(|text| Some((serde_json::from_slice(text).ok()?, text)));
-    (lines.collect(), total)
+/// The lines that can be read, each with its text.
+fn parse(bytes: &[u8]) -> Vec<(Line, &[u8])> {
+    let texts = bytes.split(|&byte| byte == b'\n');
+    texts.filter_map(|text| Some((serde_json::from_slice(text).ok()?, text))).collect()
+}
+
+/// About how many lines still count: what [`live`] tells exactly, without keeping the lines.
+#[derive(Default)]
+struct LiveCount {
+    total: usize,
+    live: HashSet<u64>,
+}
+
+impl LiveCount {
+    fn add(&mut self, line: Option<&Line>) {
+        self.total += 1;
+        let Some(line) = line else { return };
+        let subject = |subject: Subject<'_>| {
+            let mut hasher = DefaultHasher::new();
+            (line.context, subject).hash(&mut hasher);
+            hasher.finish()
+        };
+        if let Some((path, ..)) = &line.pack {
+            self.live.insert(subject(Subject::Pack(path)));
+        }
+        if let Some((key, _)) = &line.probe {
+            self.live.insert(subject(Subject::Probe(*key)));
+        }
+        if let Some(path) = &line.forget_path {
+            self.live.remove(&subject(Subject::Pack(path)));
+        }
+        if let Some(key) = line.forget_probe {
+            self.live.remove(&subject(Subject::Probe(key)));
+        }
+    }
 }
 
 #[derive(PartialEq, Eq, Hash)]
 enum Subject<'a> {
     Pack(&'a Path),
-    Probe(Generation),
+    Probe(ProbeKey),
 }
 
 /// Positions of the lines that no later one supersedes, in order.
@@ -196,19 +242,26 @@ fn live(lines: &[(Line, &[u8])]) -> Vec<usize> {
         if let Some((path, ..)) = &line.pack {
             last.insert((context, Subject::Pack(path)), position);
         }
-        if let Some((generation, _)) = &line.probe {
-            last.insert((context, Subject::Probe(*generation)), position);
+        if let Some((key, _)) = &line.probe {
+            last.insert((context, Subject::Probe(*key)), position);
+        }
+        if let Some(key) = line.forget_probe {
+            last.remove(&(context, Subject::Probe(key)));
         }
         if let Some(path) = &line.forget_path {
             last.remove(&(context, Subject::Pack(path)));
         }
         if let Some(generation) = line.forget {
+            let mut disproved = Vec::new();
             last.retain(|(other, _), &mut position| {
-                let line = &lines[position].0;
-                let of_pack = line.pack.as_ref().is_some_and(|(.., known)| known.generation == generation);
-                let of_probe = line.probe.as_ref().is_some_and(|(probed, _)| *probed == generation);
-                *other != context || !(of_pack || of_probe)
+                let known = lines[position].0.pack.as_ref().map(|(.., known)| known);
+                let forgotten = known.filter(|known| *other == context && known.generation == generation);
+                disproved.extend(forgotten.and_then(|known| known.refused_by));
+                forgotten.is_none()
             });
+            for key in disproved {
+                last.remove(&(context, Subject::Probe(key)));
+            }
         }
     }
     let mut live: Vec<usize> = last.into_values().collect();

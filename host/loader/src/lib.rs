@@ -63,7 +63,7 @@ pub use load_admitted::{LoadTimings, LoadedPack, load_admitted};
 pub use load_context::LoadContext;
 pub use open_pack::{Inspection, inspect, open_pack, probe_pack};
 pub use pack_folder::{FolderError, PackFolder};
-pub use pack_index::{ContextKey, INDEX_FILE, Known, Outcome, PackIndex, ProbeOutcome};
+pub use pack_index::{ContextKey, INDEX_FILE, Known, Outcome, PackIndex, ProbeKey, ProbeOutcome};
 pub use pack_summary::PackSummary;
 pub use packs_directory::{Candidate, CandidateKind, ScanError, candidate, candidates};
 pub use probe::{

@@ -1,6 +1,9 @@
 //! What loading needs to know of the host.
 
-use std::sync::OnceLock;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use manifests::{PackManifest, Sha256};
 use pack_abi::AbiNote;
@@ -8,14 +11,18 @@ use pack_sdk::config_json;
 
 use crate::{
     base_fit::BaseContext,
+    elf::ElfInspection,
     file_cache::FileCache,
-    pack_index::{ContextKey, PackIndex},
+    pack_index::{ContextKey, PackIndex, ProbeKey},
     probe::Prober,
     trust::TrustPolicy,
 };
 
 /// Rises when this crate judges packs differently, so that verdicts of an earlier version are found out anew.
 const VERDICTS_VERSION: u32 = 1;
+
+/// Inspections kept; some kilobytes each.
+const MAX_INSPECTED: usize = 64;
 
 /// What loading needs to know of the host.
 #[derive(Debug)]
@@ -29,12 +36,15 @@ pub struct LoadContext {
     /// Whose packs are let in.
     pub trust: TrustPolicy,
     index: OnceLock<PackIndex>,
+    /// What the files of libraries tell, by content: packs often differ in their weights alone.
+    inspected: Mutex<HashMap<Sha256, Arc<ElfInspection>>>,
 }
 
 impl LoadContext {
     /// A context for `base`, with copies in `cache` and `prober` for the first contact, that lets unsigned packs in.
     pub fn new(cache: FileCache, base: BaseContext, prober: Prober) -> Self {
-        Self { cache, base, prober, trust: TrustPolicy::default(), index: OnceLock::new() }
+        let trust = TrustPolicy::default();
+        Self { cache, base, prober, trust, index: OnceLock::new(), inspected: Mutex::default() }
     }
 
     /// The same with another policy of trust.
@@ -47,6 +57,31 @@ impl LoadContext {
     /// The JSON text that a pack's `build` gets.
     pub fn config_for(&self, manifest: &PackManifest) -> String {
         config_json(&self.base.shape, self.base.slot, &manifest.config_json())
+    }
+
+    /// What the first contact with a pack's library depends on.
+    pub fn probe_key(&self, manifest: &PackManifest) -> ProbeKey {
+        let text = format!("{}\0{}", manifest.library.sha256, self.config_for(manifest));
+        ProbeKey(Sha256::of_bytes(text.as_bytes()))
+    }
+
+    /// What the file of a library with that content tells; `inspect` finds it out at the first time.
+    pub(crate) fn inspected<E>(
+        &self,
+        library: &Sha256,
+        inspect: impl FnOnce() -> Result<ElfInspection, E>,
+    ) -> Result<Arc<ElfInspection>, E> {
+        let lock = || self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(library) {
+            return Ok(Arc::clone(known));
+        }
+        let found = Arc::new(inspect()?);
+        let mut inspected = lock();
+        if inspected.len() >= MAX_INSPECTED {
+            inspected.clear();
+        }
+        inspected.insert(*library, Arc::clone(&found));
+        Ok(found)
     }
 
     /// What is known of packs from earlier, for this context. It is read from the cache folder at the first call.

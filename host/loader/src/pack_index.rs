@@ -25,6 +25,11 @@ pub const INDEX_FILE: &str = "index.jsonl";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContextKey(pub Sha256);
 
+/// Everything that the first contact with a library depends on beside the host's configuration: its bytes and what its
+/// `build` is given. Packs that differ only in their weights share one; see `LoadContext::probe_key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProbeKey(pub Sha256);
+
 /// What is known of a pack's folder or archive as long as its stamp stays the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Known {
@@ -35,6 +40,9 @@ pub struct Known {
     pub summary: Arc<PackSummary>,
     /// Whether this host takes it.
     pub outcome: Outcome,
+    /// The probe that it was refused for, so that both are forgotten together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_by: Option<ProbeKey>,
 }
 
 /// What became of a pack on its way to being registered.
@@ -72,7 +80,7 @@ pub struct PackIndex {
 #[derive(Debug, Default)]
 struct State {
     packs: HashMap<PathBuf, (Sha256, Known)>,
-    probes: HashMap<Generation, ProbeOutcome>,
+    probes: HashMap<ProbeKey, ProbeOutcome>,
     /// `None`: kept in memory only.
     file: Option<IndexFile>,
 }
@@ -83,12 +91,11 @@ impl PackIndex {
     pub fn open(folder: &Path, context: ContextKey) -> Self {
         let path = folder.join(INDEX_FILE);
         let mut state = State::default();
-        let (file, lines) = IndexFile::open(&path);
-        for line in lines {
+        let file = IndexFile::open(&path, |line| {
             if line.context == context {
                 state.apply(line);
             }
-        }
+        });
         state.file = Some(file);
         Self { context, state: Mutex::new(state) }
     }
@@ -115,20 +122,28 @@ impl PackIndex {
         state.write(Line::pack(self.context, path.to_owned(), stamp, known));
     }
 
-    /// What the first contact with this generation gave.
-    pub fn probed(&self, generation: Generation) -> Option<ProbeOutcome> {
-        self.state().probes.get(&generation).cloned()
+    /// What the first contact gave.
+    pub fn probed(&self, key: ProbeKey) -> Option<ProbeOutcome> {
+        self.state().probes.get(&key).cloned()
     }
 
     /// Keeps what the first contact gave.
-    pub fn remember_probe(&self, generation: Generation, outcome: ProbeOutcome) {
+    pub fn remember_probe(&self, key: ProbeKey, outcome: ProbeOutcome) {
         let mut state = self.state();
-        if state.probes.get(&generation) != Some(&outcome) {
-            state.write(Line::probe(self.context, generation, outcome));
+        if state.probes.get(&key) != Some(&outcome) {
+            state.write(Line::probe(self.context, key, outcome));
         }
     }
 
-    /// Forgets a generation wherever it lies, and its probe.
+    /// Forgets what the first contact gave.
+    pub fn forget_probe(&self, key: ProbeKey) {
+        let mut state = self.state();
+        if state.probes.contains_key(&key) {
+            state.write(Line::forget_probe(self.context, key));
+        }
+    }
+
+    /// Forgets a generation wherever it lies, and the probe that it was refused for.
     pub fn forget(&self, generation: Generation) {
         self.state().write(Line::forget_generation(self.context, generation));
     }
@@ -165,12 +180,21 @@ impl State {
         if let Some((path, stamp, known)) = line.pack {
             self.packs.insert(path, (stamp, known));
         }
-        if let Some((generation, outcome)) = line.probe {
-            self.probes.insert(generation, outcome);
+        if let Some((key, outcome)) = line.probe {
+            self.probes.insert(key, outcome);
+        }
+        if let Some(key) = line.forget_probe {
+            self.probes.remove(&key);
         }
         if let Some(generation) = line.forget {
-            self.probes.remove(&generation);
-            self.packs.retain(|_, (_, known)| known.generation != generation);
+            self.packs.retain(|_, (_, known)| {
+                if known.generation == generation
+                    && let Some(key) = known.refused_by
+                {
+                    self.probes.remove(&key);
+                }
+                known.generation != generation
+            });
         }
         if let Some(path) = line.forget_path {
             self.packs.remove(&path);
@@ -225,7 +249,12 @@ mod tests {
             warnings: ["it is new".to_owned()].into(),
             signer: Some("signed by somebody".to_owned()),
         };
-        Known { generation: generation(name), summary: summary.into(), outcome }
+        let refused_by = (outcome == refused()).then(|| probe(name));
+        Known { generation: generation(name), summary: summary.into(), outcome, refused_by }
+    }
+
+    fn probe(name: &str) -> ProbeKey {
+        ProbeKey(Sha256::of_bytes(name.as_bytes()))
     }
 
     fn refused() -> Outcome {
@@ -270,13 +299,13 @@ mod tests {
         index.remember(Path::new("/packs/good"), &stamp, good.clone());
         index.remember(Path::new("/packs/bad"), &stamp, bad.clone());
         index.remember(Path::new("/packs/bad"), &stamp, bad.clone());
-        index.remember_probe(good.generation, passed.clone());
+        index.remember_probe(probe("good"), passed.clone());
         for index in [index, place.index()] {
             assert_eq!(index.known(Path::new("/packs/good"), &stamp), Some(good.clone()));
             assert_eq!(index.known(Path::new("/packs/bad"), &stamp), Some(bad.clone()));
             assert_eq!(index.known(Path::new("/packs/good"), &other), None);
-            assert_eq!(index.probed(good.generation), Some(passed.clone()));
-            assert_eq!(index.probed(bad.generation), None);
+            assert_eq!(index.probed(probe("good")), Some(passed.clone()));
+            assert_eq!(index.probed(probe("bad")), None);
             assert_eq!(index.len(), 2);
         }
         assert_eq!(place.lines(), 3, "what is known already is written again");
@@ -320,18 +349,19 @@ mod tests {
             let name = if path == "/packs/b" { "b" } else { "a" };
             index.remember(Path::new(path), &stamp, known(name, refused()));
         }
-        index.remember_probe(
-            generation("a"),
-            ProbeOutcome::Failed(QuarantineReason {
-                stage: LoadStage::Probe,
-                reason: "it crashed".to_owned(),
-            }),
-        );
+        let failed = || {
+            let reason = "it crashed".to_owned();
+            ProbeOutcome::Failed(QuarantineReason { stage: LoadStage::Probe, reason })
+        };
+        ["a", "other", "disproved"].into_iter().for_each(|name| index.remember_probe(probe(name), failed()));
         index.forget(generation("a"));
+        index.forget_probe(probe("disproved"));
         index.forget_path(Path::new("/packs/b"));
         for index in [index, place.index()] {
             assert!(index.is_empty());
-            assert_eq!(index.probed(generation("a")), None);
+            assert_eq!(index.probed(probe("a")), None, "another look at `a` would be refused unprobed");
+            assert_eq!(index.probed(probe("disproved")), None);
+            assert_eq!(index.probed(probe("other")), Some(failed()));
         }
     }
 

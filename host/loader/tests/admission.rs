@@ -2,17 +2,17 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     thread,
     time::Duration,
 };
 
-use fixture_packs::{TestHost, lay_out, lay_out_with, probe_limits};
+use fixture_packs::{Fixture, TestHost, lay_out, lay_out_with, probe_limits};
 use manifests::{Sha256, TrustMode};
 use modularbase_loader::{
     AdmissionStage, Admitted, LoadContext, LoadError, LoadFailure, LoadStage, Outcome, ProbeError, Prober,
-    Stamp, TrustPolicy, admit, load_admitted,
+    Stamp, TrustPolicy, Unload, admit, load_admitted,
 };
 
 fn host() -> TestHost {
@@ -226,4 +226,28 @@ fn what_changes_while_it_is_admitted_is_not_known_by_its_stamp() {
     rest();
     admitted(&folder, &host.context).unwrap();
     assert_eq!(host.context.index().len(), 1);
+}
+
+#[test]
+fn packs_of_one_library_and_the_same_settings_are_probed_once() {
+    let host = host();
+    let other_weights =
+        |name: &str, seed| Fixture::of("sized").named(name).seeded(seed).lay_out(&host.packs());
+    let (first, second) = (other_weights("first", 1), other_weights("second", 2));
+    let third =
+        Fixture::of("sized").named("third").settings(toml::toml! { blocks = 2 }).lay_out(&host.packs());
+    let first = admitted(&first, &host.context).unwrap();
+    let second = admitted(&second, &host.context).unwrap();
+    assert_eq!((first.was_probed, second.was_probed), (true, false));
+    assert_ne!(first.generation, second.generation);
+    assert!(admitted(&third, &host.context).unwrap().was_probed, "its graph is another one");
+    // Their copies of the library are one file under two names, and each goes on its own.
+    let cache = &host.context.cache;
+    let [one, two] = [&first, &second].map(|pack| cache.library_path(pack.generation));
+    assert_eq!(fs::metadata(&one).unwrap().ino(), fs::metadata(&two).unwrap().ino());
+    load_admitted(&first.folder, first.generation, &host.context).unwrap();
+    cache.remove(first.generation).unwrap();
+    assert!(!one.exists() && two.exists());
+    let loaded = load_admitted(&second.folder, second.generation, &host.context).unwrap();
+    assert_eq!((loaded.generation, loaded.unload), (second.generation, Unload::Unloaded));
 }

@@ -338,7 +338,7 @@ impl<P: PlacePacks> Shared<P> {
             let known = slot.stamp.and_then(|stamp| self.context.index().known(&slot.canonical, &stamp));
             known.map(|known| (slot.canonical.clone(), known))
         };
-        let Some((folder, Known { generation, summary, outcome })) = known else { return false };
+        let Some((folder, Known { generation, summary, outcome, .. })) = known else { return false };
         self.change(|catalogue, actions| match outcome {
             Outcome::Admitted => {
                 let admitted =

@@ -107,6 +107,8 @@ pub(crate) struct Catalogue {
     ids: BTreeMap<PackId, Generation>,
     /// Slots that there have been.
     visits: u64,
+    /// Entries that may have something blocked: looked at instead of all when a pack goes.
+    kept_out: BTreeSet<OsString>,
 }
 
 impl Catalogue {
@@ -315,6 +317,7 @@ impl Catalogue {
                 actions.push(event(&name, Some(generation), &slot.status, BTreeMap::new()));
             }
             slot.blocked = Some(Box::new(admitted));
+            self.kept_out.insert(entry.to_owned());
             if let Some(old) = slot.generation {
                 self.withdraw(entry, old, actions);
             }
@@ -399,10 +402,13 @@ impl Catalogue {
     /// Tries again what was kept out by a pack that may have gone.
     fn unblock(&mut self, actions: &mut Vec<Action>) {
         loop {
-            let free = self.slots.iter().find_map(|(entry, slot)| {
-                let admitted = slot.blocked.as_deref().filter(|_| !slot.looking)?;
-                self.obstacle(entry, admitted).is_none().then(|| entry.clone())
+            self.kept_out.retain(|entry| self.slots.get(entry).is_some_and(|slot| slot.blocked.is_some()));
+            let free = self.kept_out.iter().find(|entry| {
+                let blocked = self.slots.get(*entry).filter(|slot| !slot.looking);
+                let admitted = blocked.and_then(|slot| slot.blocked.as_deref());
+                admitted.is_some_and(|admitted| self.obstacle(entry, admitted).is_none())
             });
+            let free = free.cloned();
             let Some(entry) = free else { return };
             let blocked = self.slots.get_mut(&entry).and_then(|slot| slot.blocked.take());
             match blocked {
@@ -434,9 +440,14 @@ impl Catalogue {
 
     /// No new requests get this generation.
     fn retire(&mut self, generation: Generation, why: &str, actions: &mut Vec<Action>) {
-        self.names.retain(|_, known| *known != generation);
-        self.ids.retain(|_, known| *known != generation);
         if let Some(record) = self.records.get_mut(&generation) {
+            let (name, id) = (record.summary.name.as_str(), &record.summary.id);
+            if self.names.get(name) == Some(&generation) {
+                self.names.remove(name);
+            }
+            if self.ids.get(id) == Some(&generation) {
+                self.ids.remove(id);
+            }
             record.slot = None;
             record.status.reason = Some(why.to_owned());
             actions.push(Action::Retire(generation));
@@ -542,6 +553,11 @@ impl Catalogue {
                 }
             }
         }
+    }
+
+    /// What a name means now, whether it can be used or not.
+    pub(crate) fn generation(&self, name: &str) -> Option<Generation> {
+        self.names.get(name).copied()
     }
 
     /// Names that lead to a generation, in order.

@@ -183,7 +183,7 @@ impl<P: PlacePacks> PackManager<P> {
 
 impl<P: PlacePacks> Shared<P> {
     fn generation_of(&self, name: &str) -> Option<Generation> {
-        self.catalogue().names().find(|(known, _)| *known == name).map(|(_, generation)| generation)
+        self.catalogue().generation(name)
     }
 
     fn wish_changed(&self, name: &str) -> Option<Generation> {

@@ -90,10 +90,11 @@ fn clear_in_folder(name: &str, settings: &Settings) -> anyhow::Result<()> {
     };
     let context = load_context(settings, prober())?;
     let index = context.index();
-    index.forget_path(&pack.canonical);
+    // In this order: the entry of the path knows the probe that is to be forgotten with it.
     if let Some(generation) = pack.generation() {
         index.forget(generation);
     }
+    index.forget_path(&pack.canonical);
     if settings.json {
         return print_json(&json!({ "pack": name, "forgotten": true }));
     }
