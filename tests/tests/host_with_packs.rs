@@ -155,7 +155,8 @@ fn budget_is_bytes_and_is_never_exceeded() {
     let held = || host.ledger().holders().iter().map(|(_, bytes)| bytes).sum::<u64>();
     assert!(text(&host, "general").starts_with(" Paris"));
     assert_eq!(host.ledger().held_by(&Owner::Kv), 0, "the answer's caches came back");
-    let _filler = host.ledger().reserve(Owner::Kv, host.ledger().free() - 40_000).unwrap();
+    let _general = host.turn(&"general".parse().unwrap()).unwrap();
+    let _filler = host.ledger().reserve(Owner::Kv, host.ledger().free() - 20_000).unwrap();
     let turn = host.turn(&"side-network=1,general=1".parse().unwrap()).unwrap();
     assert_eq!(turn.mixture().parts().len(), 1, "answered without it");
     let [omitted] = turn.omitted() else { panic!("{:?}", turn.omitted()) };
