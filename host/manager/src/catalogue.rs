@@ -153,6 +153,8 @@ impl Catalogue {
         }
         let forced = slot.stamp.is_none();
         slot.stamp = Some(candidate.stamp);
+        // That was of the files before.
+        slot.blocked = None;
         slot.kind = candidate.kind;
         slot.canonical = candidate.canonical;
         if !forced {
@@ -226,6 +228,7 @@ impl Catalogue {
     /// An entry's files are not what their manifest says; they may still be arriving.
     pub(crate) fn incomplete(&mut self, entry: &OsStr, reason: String) {
         if let Some(slot) = self.slots.get_mut(entry) {
+            slot.blocked = None;
             // The same as before keeps its time.
             if slot.status.state != PackState::Seen || slot.status.reason.as_ref() != Some(&reason) {
                 slot.status = Status::new(PackState::Seen, Some(reason));

@@ -137,6 +137,23 @@ fn of_two_packs_with_one_name_the_first_serves_and_the_other_takes_over_when_it_
 }
 
 #[test]
+fn a_pack_that_was_kept_out_and_is_damaged_by_now_does_not_take_over() {
+    let mut folder = Folder::new();
+    let (first, second) = (admitted("law", "1.0.0", &[]), admitted("law", "2.0.0", &[]));
+    folder.drop_in("a", first);
+    folder.drop_in("b", second.clone());
+    let mut actions = Vec::new();
+    let damaged = candidate_of(folder.files.path(), "b", "damaged");
+    assert!(folder.catalogue.noticed("b".as_ref(), Some(damaged), &mut actions));
+    folder.catalogue.incomplete("b".as_ref(), "its weights are missing".to_owned());
+    assert!(!folder.catalogue.looked("b".as_ref()));
+    folder.take_out("a");
+    assert!(matches!(folder.route("law"), Route::Arriving(_)));
+    folder.drop_in("b", second.clone());
+    assert_eq!(folder.route("law"), Route::Ready(second.generation));
+}
+
+#[test]
 fn the_same_bytes_under_another_entry_are_one_generation() {
     let mut folder = Folder::new();
     let pack = admitted("law", "1.0.0", &[]);
