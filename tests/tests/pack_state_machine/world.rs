@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     slice::Iter,
     thread,
@@ -344,7 +345,9 @@ impl<'a> World<'a> {
                 continue;
             }
             if stem.parse::<Sha256>().is_ok() && inside.parent() == Some(Path::new("packs")) {
-                copies += fs::metadata(&path).unwrap().len();
+                // A library under several names is on the disk once.
+                let metadata = fs::metadata(&path).unwrap();
+                copies += metadata.len() / metadata.nlink();
                 continue;
             }
             left.push(path);
