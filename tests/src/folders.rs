@@ -75,6 +75,16 @@ impl Folders {
         Self { packs: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap(), base }
     }
 
+    /// The same on a file system in memory, where there is one: for measurements that are not to be of the disk.
+    pub fn in_memory(base: Base) -> Self {
+        let shared_memory = Path::new("/dev/shm");
+        if !shared_memory.is_dir() {
+            return Self::for_base(base);
+        }
+        let folder = || tempfile::tempdir_in(shared_memory).unwrap();
+        Self { packs: folder(), cache: folder(), base }
+    }
+
     /// A fixture that fits the base.
     pub fn fixture(&self, name: &str) -> Fixture {
         let (shape, slot) = self.base.shape();

@@ -65,7 +65,7 @@ pub use open_pack::{Inspection, inspect, open_pack, probe_pack};
 pub use pack_folder::{FolderError, PackFolder};
 pub use pack_index::{ContextKey, INDEX_FILE, Known, Outcome, PackIndex, ProbeKey, ProbeOutcome};
 pub use pack_summary::PackSummary;
-pub use packs_directory::{Candidate, CandidateKind, ScanError, candidate, candidates};
+pub use packs_directory::{Candidate, CandidateKind, ScanError, candidate, candidates, scan};
 pub use probe::{
     CycleReport, PROBE_ARGUMENT, ProbeError, ProbeLimits, ProbeReport, Prober, probe_child_main,
 };

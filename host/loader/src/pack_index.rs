@@ -79,7 +79,8 @@ pub struct PackIndex {
 
 #[derive(Debug, Default)]
 struct State {
-    packs: HashMap<PathBuf, (Sha256, Known)>,
+    // Boxed, like all that is kept of ten thousand packs: a hash table is up to twice as large as what it holds.
+    packs: HashMap<PathBuf, Box<(Sha256, Known)>>,
     probes: HashMap<ProbeKey, ProbeOutcome>,
     /// `None`: kept in memory only.
     file: Option<IndexFile>,
@@ -108,7 +109,7 @@ impl PackIndex {
     /// What is known of the folder or archive at `path` (without symbolic links) while it has that stamp.
     pub fn known(&self, path: &Path, stamp: &Stamp) -> Option<Known> {
         let state = self.state();
-        let (digest, known) = state.packs.get(path)?;
+        let (digest, known) = &**state.packs.get(path)?;
         (*digest == stamp.digest()).then(|| known.clone())
     }
 
@@ -116,7 +117,7 @@ impl PackIndex {
     pub fn remember(&self, path: &Path, stamp: &Stamp, known: Known) {
         let stamp = stamp.digest();
         let mut state = self.state();
-        if state.packs.get(path).is_some_and(|before| *before == (stamp, known.clone())) {
+        if state.packs.get(path).is_some_and(|before| (before.0, &before.1) == (stamp, &known)) {
             return;
         }
         state.write(Line::pack(self.context, path.to_owned(), stamp, known));
@@ -178,7 +179,7 @@ impl State {
 
     fn apply(&mut self, line: Line) {
         if let Some((path, stamp, known)) = line.pack {
-            self.packs.insert(path, (stamp, known));
+            self.packs.insert(path, Box::new((stamp, known)));
         }
         if let Some((key, outcome)) = line.probe {
             self.probes.insert(key, outcome);
@@ -187,7 +188,8 @@ impl State {
             self.probes.remove(&key);
         }
         if let Some(generation) = line.forget {
-            self.packs.retain(|_, (_, known)| {
+            self.packs.retain(|_, pack| {
+                let known = &pack.1;
                 if known.generation == generation
                     && let Some(key) = known.refused_by
                 {

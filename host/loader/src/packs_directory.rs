@@ -59,10 +59,20 @@ impl Candidate {
 /// # Errors
 /// The directory can't be read.
 pub fn candidates(dir: &Path) -> Result<Vec<Candidate>, ScanError> {
-    let real = real_directory(dir)?;
-    let mut names = names_in(&real).map_err(|source| ScanError { path: dir.to_owned(), source })?;
+    Ok(scan(dir)?.collect())
+}
+
+/// As [`candidates`], one after the other: the next is looked at when it is asked for.
+///
+/// # Errors
+/// As [`candidates`].
+pub fn scan(dir: &Path) -> Result<impl Iterator<Item = Candidate> + use<>, ScanError> {
+    let dir = dir.to_owned();
+    let real = real_directory(&dir)?;
+    let mut names = names_in(&real).map_err(|source| ScanError { path: dir.clone(), source })?;
     names.sort();
-    Ok(names.iter().filter_map(|name| look(dir, &real, name, None)).map(|(candidate, _)| candidate).collect())
+    let found = names.into_iter().filter_map(move |name| look(&dir, &real, &name, None));
+    Ok(found.map(|(candidate, _)| candidate))
 }
 
 /// The entry of that name, if it may be a pack.

@@ -57,7 +57,7 @@ impl Stamp {
 pub(crate) struct Stamped {
     pub(crate) stamp: Stamp,
     /// Identity and change times of the folder; `None` for a file.
-    folder: Option<[i128; 4]>,
+    folder: Option<[u64; 4]>,
     /// Entries of the folder that are regular files, sorted.
     files: Box<[CString]>,
     /// False: only the stamp is known, from somebody else.
@@ -126,11 +126,13 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
     fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn identity(stat: &Stat) -> [i128; 4] {
-    let time = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+fn identity(stat: &Stat) -> [u64; 4] {
+    // Nanoseconds since 1970; times before it and after 2500 wrap, and still differ from others.
+    let time =
+        |seconds: i64, nanos: u64| seconds.wrapping_mul(1_000_000_000).cast_unsigned().wrapping_add(nanos);
     [
-        stat.st_dev.into(),
-        stat.st_ino.into(),
+        stat.st_dev,
+        stat.st_ino,
         time(stat.st_mtime, stat.st_mtime_nsec),
         time(stat.st_ctime, stat.st_ctime_nsec),
     ]

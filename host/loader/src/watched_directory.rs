@@ -138,7 +138,7 @@ struct Watch<F> {
     /// Told once.
     events_failed: bool,
     /// Candidates as they were last reported.
-    seen: HashMap<OsString, Stamped>,
+    seen: HashMap<OsString, Box<Stamped>>,
     /// Entries that changed a moment ago, and since when they have not been reported.
     unsettled: BTreeMap<OsString, Instant>,
     /// When the last look at everything ended, and how long it took.
@@ -206,7 +206,7 @@ impl<F: FnMut(Change)> Watch<F> {
             return;
         }
         match stamp {
-            Some(stamp) => drop(self.seen.insert(name.clone(), Stamped::unlisted(stamp))),
+            Some(stamp) => drop(self.seen.insert(name.clone(), Box::new(Stamped::unlisted(stamp)))),
             None => drop(self.seen.remove(&name)),
         }
         self.look_at(BTreeSet::from([name]));
@@ -271,8 +271,8 @@ impl<F: FnMut(Change)> Watch<F> {
         let Some(directory) = &self.directory else { return BTreeSet::new() };
         // A directory that can't be listed is looked at again at the next rescan; until then nothing has changed.
         let Ok(names) = names_in(&directory.real) else { return BTreeSet::new() };
-        let gone = self.seen.keys().filter(|name| !names.contains(name)).cloned();
-        let names: BTreeSet<OsString> = gone.chain(names.iter().cloned()).collect();
+        let mut names: BTreeSet<OsString> = names.into_iter().collect();
+        names.extend(self.seen.keys().cloned());
         self.changed_among(names)
     }
 
@@ -292,7 +292,7 @@ impl<F: FnMut(Change)> Watch<F> {
         let Some(directory) = &mut self.directory else { return names };
         let mut changed = BTreeSet::new();
         for name in names {
-            let before = self.seen.get(&name);
+            let before = self.seen.get(&name).map(|stamped| &**stamped);
             let found = look(&self.dir, &directory.real, &name, before);
             if let Some((candidate, _)) = &found
                 && !candidate.stamp.is_settled(SystemTime::now())
@@ -312,7 +312,7 @@ impl<F: FnMut(Change)> Watch<F> {
             match found {
                 Some((candidate, stamped)) => {
                     directory.follow(&name, Some(&candidate.canonical));
-                    self.seen.insert(name.clone(), stamped);
+                    self.seen.insert(name.clone(), Box::new(stamped));
                 }
                 None => {
                     directory.follow(&name, None);

@@ -17,8 +17,8 @@ use std::{
 
 use modularbase_loader::{
     AdmissionStage, Admitted, Candidate, CandidateKind, Change, Generation, Known, LoadFailure, Outcome,
-    WatchFeedback, WatchOptions, WatchedDirectory, admit, candidate, candidates, sweep_staging,
-    sweep_unpacked, unpack,
+    WatchFeedback, WatchOptions, WatchedDirectory, admit, candidate, scan, sweep_staging, sweep_unpacked,
+    unpack,
 };
 
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
 
 /// Threads that look at packs. They mostly wait for a probe's child.
 const WORKERS: usize = 4;
+/// Entries that are taken note of at once.
+const PORTION: usize = 256;
 /// How often an unfinished pack is looked at although nothing told of a change.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -175,28 +177,37 @@ impl<P: PlacePacks> Registrar<P> {
     /// Looks at every entry of the folder, and notices which ones are gone.
     fn look_over_all(&mut self) -> Result<(), ManagerError> {
         let Some(folder) = &self.shared.options.packs_dir else { return Ok(()) };
-        let found = match candidates(folder) {
-            Ok(found) => found,
+        let mut found = match scan(folder) {
+            Ok(found) => Some(found),
             // A folder that does not exist yet is one without packs.
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
         let mut missing: BTreeSet<OsString> = self.shared.catalogue().slots.keys().cloned().collect();
         let mut looks = Vec::new();
-        self.shared.change(|catalogue, actions| {
-            for candidate in found {
-                let Some(entry) = candidate.path.file_name().map(OsString::from) else { continue };
-                self.tell_watcher(&entry, Some(&candidate));
-                missing.remove(&entry);
-                if catalogue.noticed(&entry, Some(candidate), actions) {
-                    looks.push(entry);
+        // In portions: neither are what was found of ten thousand packs and its events in memory at once, nor is the
+        // catalogue locked for all that time.
+        let mut portion = || found.iter_mut().flatten().take(PORTION).collect::<Vec<_>>();
+        let portions = std::iter::from_fn(|| Some(portion()).filter(|portion| !portion.is_empty()));
+        portions.for_each(|portion| {
+            self.shared.change(|catalogue, actions| {
+                for candidate in portion {
+                    let Some(entry) = candidate.path.file_name().map(OsString::from) else { continue };
+                    self.tell_watcher(&entry, Some(&candidate));
+                    missing.remove(&entry);
+                    if catalogue.noticed(&entry, Some(candidate), actions) {
+                        looks.push(entry);
+                    }
                 }
-            }
+            });
+        });
+        self.shared.change(|catalogue, actions| {
             for entry in &missing {
                 self.tell_watcher(entry, None);
                 catalogue.noticed(entry, None, actions);
             }
         });
+        drop(found);
         for entry in looks {
             self.dispatch(&entry);
         }

@@ -4,7 +4,7 @@
 //! still in use. A name leads to one record at a time; that it changes in one step is what makes a replacement atomic.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     path::PathBuf,
     sync::Arc,
@@ -101,8 +101,9 @@ pub(crate) enum Route {
 
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
-    pub(crate) slots: BTreeMap<OsString, Slot>,
-    pub(crate) records: HashMap<Generation, Record>,
+    // Boxed: a tree whose keys come in order is half empty.
+    pub(crate) slots: BTreeMap<OsString, Box<Slot>>,
+    pub(crate) records: BTreeMap<Generation, Record>,
     names: BTreeMap<String, Generation>,
     ids: BTreeMap<PackId, Generation>,
     /// Slots that there have been.
@@ -145,7 +146,7 @@ impl Catalogue {
                 blocked: None,
             };
             actions.push(event(&slot.name, None, &slot.status, BTreeMap::new()));
-            self.slots.insert(entry.to_owned(), slot);
+            self.slots.insert(entry.to_owned(), Box::new(slot));
             return true;
         };
         if slot.stamp.as_ref() == Some(&candidate.stamp) {
@@ -182,7 +183,7 @@ impl Catalogue {
 
     /// The slot of a visit, unless that is over.
     pub(crate) fn visited(&self, visit: &Visit) -> Option<&Slot> {
-        self.slots.get(&visit.entry).filter(|slot| slot.number == visit.number)
+        self.slots.get(&visit.entry).map(|slot| &**slot).filter(|slot| slot.number == visit.number)
     }
 
     /// Whether a visit is not over.

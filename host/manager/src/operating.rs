@@ -72,7 +72,7 @@ impl<P: PlacePacks> PackManager<P> {
             }
         });
         let elsewhere = |(generation, record): (&Generation, &Record)| {
-            let slot = record.slot.as_ref().and_then(|entry| catalogue.slots.get(entry));
+            let slot = record.slot.as_ref().and_then(|entry| catalogue.slots.get(entry)).map(|slot| &**slot);
             let is_shown = slot.is_some_and(|slot| slot.status.state == PackState::Registered);
             (!is_shown).then(|| self.shared.report(&catalogue, record, *generation, slot, &residences))
         };
