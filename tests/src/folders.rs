@@ -33,19 +33,32 @@ pub struct Folders {
 }
 
 impl Base {
+    /// Whether its file is here: the small checkpoint always is.
+    pub fn is_there(self) -> bool {
+        self.file().exists()
+    }
+
+    /// For reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Real => manifests::DEFAULT_BASE,
+            Self::Tiny => "the tiny checkpoint",
+        }
+    }
+
     fn path(self) -> PathBuf {
+        let path = self.file();
+        assert!(path.exists(), "{} is missing: run `cargo xtask test`, which fetches it", path.display());
+        path
+    }
+
+    fn file(self) -> PathBuf {
         match self {
             Self::Tiny => Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-checkpoints/tiny-llama3"),
             Self::Real => {
                 let manifest = manifests::builtin_base(manifests::DEFAULT_BASE).unwrap().unwrap();
                 let folder = manifests::folders::bases_folder().unwrap();
-                let path = manifest.file.unwrap().name.in_folder(&folder);
-                assert!(
-                    path.exists(),
-                    "{} is missing: run `cargo xtask test`, which fetches it",
-                    path.display()
-                );
-                path
+                manifest.file.unwrap().name.in_folder(&folder)
             }
         }
     }
@@ -143,8 +156,7 @@ pub fn host_options(base: Base, packs: &Path, cache: &Path) -> HostOptions {
 
 /// `target/release/pack-probe`, which cargo builds with the loader's tests.
 pub fn probe_program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.ancestors().nth(2).unwrap().join("pack-probe");
+    let program = fixture_packs::profile_folder().join("pack-probe");
     assert!(program.exists(), "{} is missing: run `cargo xtask test`", program.display());
     program
 }

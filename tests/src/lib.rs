@@ -9,6 +9,7 @@ mod many_packs;
 mod process;
 mod process_state;
 mod requests;
+pub mod soak;
 
 pub use folders::{Base, Folders, host_options, probe_program};
 pub use many_packs::{Restart, lay_out_many, measure_restart};

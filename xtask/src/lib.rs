@@ -26,6 +26,7 @@ mod pack_template;
 mod pack_verify;
 mod run;
 mod schema;
+mod soak;
 mod test;
 
 use std::ffi::OsString;
@@ -70,7 +71,16 @@ enum Command {
     Pack(PackCommand),
     /// Measure, beside llama.cpp in the same run; results as JSON in `target/bench`.
     Bench(bench::BenchArguments),
-    /// What has to hold before a change lands: format, lints, tests.
+    /// Serve with many more packs than fit, under requests, while files change; every answer is checked.
+    Soak {
+        /// Minutes of requests.
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// More of the soak's own arguments: `--packs`, `--room-for`, `--streams`, `--seed`, `--growth`, `--tiny`, `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<OsString>,
+    },
+    /// What has to hold before a change lands: format, lints, a soak of two minutes, tests.
     Ci,
     /// Write the JSON schemas of the manifests.
     Schema {
@@ -185,6 +195,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Pack(PackCommand::Sign { dir, key, name }) => pack_sign::sign(&dir, &key, name.as_deref()),
         Command::Pack(PackCommand::Archive { dir, out }) => pack_archive::archive(&dir, out.as_deref()),
         Command::Bench(arguments) => bench::bench(&arguments),
+        Command::Soak { minutes, arguments } => soak::soak(minutes, &arguments),
         Command::Ci => ci::ci(),
         Command::Schema { check } => schema::schema(check),
     }
