@@ -1,0 +1,3 @@
+//! Training text: recipes, readers, splits, near duplicates, packing, token caches.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The second executor of pack graphs: training, quantization, evaluation, routing keys.
+
+#![forbid(unsafe_code)]
