@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{
     OpError,
-    product::{product, product_f32},
+    product::{column_sums, product, product_f32},
     recorded::record,
 };
 
@@ -56,10 +56,4 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
             })
         }
     }
-}
-
-/// The sums of the columns of `x [rows, width]`, in f32.
-fn column_sums(x: &Tensor) -> Result<Tensor> {
-    let ones = Tensor::ones((1, x.dims()[0]), x.dtype(), x.device())?;
-    product_f32(&ones, x)?.squeeze(0)
 }

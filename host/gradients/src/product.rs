@@ -19,3 +19,9 @@ pub(crate) fn product_f32(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
     a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)
 }
+
+/// The sums of the columns of `x [rows, width]`, in f32.
+pub(crate) fn column_sums(x: &Tensor) -> Result<Tensor> {
+    let ones = Tensor::ones((1, x.dims()[0]), x.dtype(), x.device())?;
+    product_f32(&ones, x)?.squeeze(0)
+}

@@ -3,17 +3,36 @@
 //! candle's custom operators make their output inside the operator. Here the output is made first, by whatever mix of
 //! products and kernels is fastest, and its storage is then moved into an operator that only knows the way back.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp1, Layout, Result, Shape, Storage,
-    Tensor,
+    Tensor, TensorId,
 };
 
 use crate::OpError;
 
-/// From the gradient of the output (contiguous) and the output to the gradients of the inputs.
-type Backward<const N: usize> = dyn Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync;
+/// Gradients of up to three inputs.
+pub(crate) type Gradients = [Option<Tensor>; 3];
+type Backward = dyn Fn(&Tensor, &Tensor) -> Result<Gradients> + Send + Sync;
+
+/// An operator in the graph, seen from its output.
+pub(crate) struct Node {
+    /// The tracked inputs.
+    pub(crate) inputs: Vec<Tensor>,
+    /// From the gradient of the output (contiguous) and the output to the gradients of `inputs`, in their order.
+    backward: Box<Backward>,
+}
+
+impl Node {
+    pub(crate) fn gradients(&self, gradient: &Tensor, output: &Tensor) -> Result<Gradients> {
+        (self.backward)(&gradient.contiguous()?, output)
+    }
+}
 
 /// `output`, from which gradients flow to those of `inputs` (one to three) that are tracked. `output` must own its
 /// storage alone: its memory is moved, not copied. `backward` should not compute what [`Tensor::track_op`] says
@@ -29,30 +48,64 @@ pub(crate) fn record<const N: usize>(
         return Ok(output);
     }
     let shape = output.shape().clone();
-    let operator = Recorded {
-        name,
-        output: Mutex::new(Some(take_storage(&output)?)),
-        shape,
-        tracked: tracked.clone(),
-        backward: Box::new(backward),
-    };
-    match tracked.as_slice() {
+    let storage = Mutex::new(Some(take_storage(&output)?));
+    let wanted = tracked.clone();
+    let node = Arc::new(Node {
+        inputs: tracked.iter().map(|&index| inputs[index].clone()).collect(),
+        backward: Box::new(move |gradient, output| {
+            let mut all = backward(gradient, output)?;
+            let mut gradients = [None, None, None];
+            for (slot, &index) in gradients.iter_mut().zip(&wanted) {
+                *slot = all[index].take();
+            }
+            Ok(gradients)
+        }),
+    });
+    let operator = Recorded { name, output: storage, shape, node: Arc::clone(&node) };
+    let recorded = match tracked.as_slice() {
         &[a] => inputs[a].apply_op1(operator),
         &[a, b] => inputs[a].apply_op2(inputs[b], operator),
         &[a, b, c] => inputs[a].apply_op3(inputs[b], inputs[c], operator),
         _ => Err(OpError::inputs(name, "one to three tracked inputs", &inputs).into()),
+    }?;
+    NODES.with_borrow_mut(|nodes| nodes.insert(recorded.id(), &node));
+    Ok(recorded)
+}
+
+/// The operator that made a tensor on this thread.
+pub(crate) fn node_of(tensor: &Tensor) -> Option<Arc<Node>> {
+    NODES.with_borrow(|nodes| nodes.known.get(&tensor.id()).and_then(Weak::upgrade))
+}
+
+thread_local! {
+    /// Which operator made which tensor. candle's graph owns the operators; this only finds them.
+    static NODES: RefCell<Nodes> = RefCell::new(Nodes { known: HashMap::new(), sweep_at: 1024 });
+}
+
+struct Nodes {
+    known: HashMap<TensorId, Weak<Node>>,
+    /// How many entries may be there before the dead ones are looked for.
+    sweep_at: usize,
+}
+
+impl Nodes {
+    fn insert(&mut self, id: TensorId, node: &Arc<Node>) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, node| node.strong_count() > 0);
+            self.sweep_at = 1024 + 2 * self.known.len();
+        }
+        self.known.insert(id, Arc::downgrade(node));
     }
 }
 
-struct Recorded<const N: usize> {
+struct Recorded {
     name: &'static str,
     output: Mutex<Option<Storage>>,
     shape: Shape,
-    tracked: Vec<usize>,
-    backward: Box<Backward<N>>,
+    node: Arc<Node>,
 }
 
-impl<const N: usize> Recorded<N> {
+impl Recorded {
     fn storage(&self) -> Result<Storage> {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         output
@@ -79,18 +132,9 @@ impl<const N: usize> Recorded<N> {
             }
         }
     }
-
-    fn gradients(&self, gradient: &Tensor, output: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        let mut all = (self.backward)(&gradient.contiguous()?, output)?;
-        let mut wanted = [None, None, None];
-        for (slot, &index) in wanted.iter_mut().zip(&self.tracked) {
-            *slot = all[index].take();
-        }
-        Ok(wanted)
-    }
 }
 
-impl<const N: usize> CustomOp1 for Recorded<N> {
+impl CustomOp1 for Recorded {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -104,12 +148,12 @@ impl<const N: usize> CustomOp1 for Recorded<N> {
     }
 
     fn bwd(&self, _: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [a, _, _] = self.gradients(gradient, output)?;
+        let [a, _, _] = self.node.gradients(gradient, output)?;
         Ok(a)
     }
 }
 
-impl<const N: usize> CustomOp2 for Recorded<N> {
+impl CustomOp2 for Recorded {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -135,12 +179,12 @@ impl<const N: usize> CustomOp2 for Recorded<N> {
         output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b, _] = self.gradients(gradient, output)?;
+        let [a, b, _] = self.node.gradients(gradient, output)?;
         Ok((a, b))
     }
 }
 
-impl<const N: usize> CustomOp3 for Recorded<N> {
+impl CustomOp3 for Recorded {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -177,7 +221,7 @@ impl<const N: usize> CustomOp3 for Recorded<N> {
         output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = self.gradients(gradient, output)?;
+        let [a, b, c] = self.node.gradients(gradient, output)?;
         Ok((a, b, c))
     }
 }

@@ -170,3 +170,21 @@ fn of_a_whole_block() {
         y + g::linear(&hidden, &x[7], None)?
     });
 }
+
+#[test]
+fn of_sums_products_and_rearrangements() {
+    for seed in 1..3 {
+        let mut n = Numbers::new(seed);
+        let inputs =
+            [n.tensor(&[4, 6]), n.tensor(&[4, 6]), n.tensor(&[6]), n.tensor(&[4, 1]), n.tensor(&[4, 2])];
+        check("add", &inputs[..2], seed, &|x| g::add(&x[0], &x[1]));
+        check("mul", &inputs[..2], seed, &|x| g::mul(&x[0], &x[1]));
+        let pair = |index: usize| [inputs[0].clone(), inputs[index].clone()];
+        check("mul by a vector", &pair(2), seed, &|x| g::mul(&x[0], &x[1]));
+        check("mul by a column", &pair(3), seed, &|x| g::mul(&x[0], &x[1]));
+        check("scale", &inputs[..1], seed, &|x| g::scale(&x[0], -1.7));
+        check("columns", &inputs[..1], seed, &|x| g::columns(&x[0], 1, 3));
+        let parts = [inputs[0].clone(), inputs[4].clone(), inputs[1].clone()];
+        check("concat", &parts, seed, &|x| g::concat(&[&x[0], &x[1], &x[2]]));
+    }
+}

@@ -4,6 +4,7 @@ mod adamw;
 mod against_stock;
 mod bad_inputs;
 mod bf16;
+mod fast_backward;
 mod finite_differences;
 mod only_where_needed;
 mod support;
