@@ -42,6 +42,16 @@ dtypes! {
     Q4K "q4_k" "Super-blocks of 256, 4 bits.",
     Q5K "q5_k" "Super-blocks of 256, 5 bits.",
     Q6K "q6_k" "Super-blocks of 256, 6 bits.",
+    DeltaQ1 "delta-q1" "Deltas to the base's tensors, 1 bit in groups of 64 with an f16 scale; only in files of packs.",
+    DeltaQ2 "delta-q2" "Deltas to the base's tensors, 2 bits in groups of 64 with an f16 scale; only in files of packs.",
+    DeltaQ3 "delta-q3" "Deltas to the base's tensors, 3 bits in groups of 64 with an f16 scale; only in files of packs.",
+}
+
+impl Dtype {
+    /// Whether numbers in it are to be added to a base's: what a file may hold, and nothing that can be computed in.
+    pub const fn is_delta(self) -> bool {
+        matches!(self, Self::DeltaQ1 | Self::DeltaQ2 | Self::DeltaQ3)
+    }
 }
 
 impl fmt::Display for Dtype {

@@ -170,6 +170,13 @@ impl Document for HostConfig {
         if self.base.as_ref().is_some_and(|base| base.trim().is_empty()) {
             problems.push(Problem::new(&["base"], "base is empty").help("leave it out for the default"));
         }
+        if let Some(dtype) = self.dtype.filter(|dtype| dtype.is_delta()) {
+            let message = format!("dtype: the base's weights can't be held as {dtype}");
+            let problem = Problem::new(&["dtype"], message);
+            problems.push(
+                problem.help("deltas are a format of packs' files; [packs] delta says how they are held"),
+            );
+        }
         match self.threads {
             Some(threads) if threads == 0 || threads > 4096 => {
                 let problem =

@@ -51,7 +51,7 @@ pub use pack_manifest::{
     MemoryDeclaration, PACK_MANIFEST_FILE, PackIdentity, PackKind, PackManifest, Signer, WeightsRecord,
 };
 pub use pack_source::{PackSource, SourceAbi, SourceFile, SourceWeights};
-pub use packs_config::{PacksConfig, PacksSettings};
+pub use packs_config::{DeltaWeights, PacksConfig, PacksSettings};
 pub use public_key::PublicKey;
 pub use sampling::{Sampling, SamplingSettings};
 pub use semver::Version;

@@ -298,6 +298,7 @@ impl Document for PackManifest {
             ("signer", self.signer.as_ref().map(|signer| (&signer.signature, None))),
         ];
         problems.extend(file_problems(&files));
+        problems.extend(delta_problems(self.weights.as_ref().map(|weights| weights.dtype), &self.base));
         problems.extend(memory_problems(&self.memory, self.weights.is_some()));
         problems.extend(mixing_problems(&self.pack.id, &self.fusion, &self.dependencies));
         problems.extend(figure_problems(&self.evaluation, self.signer.as_ref(), &self.config));
@@ -365,6 +366,17 @@ pub(crate) fn file_problems(files: &[NamedFile<'_>]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Deltas belong to one base: added to another one's weights they are noise.
+pub(crate) fn delta_problems(weights: Option<Dtype>, base: &BaseRequirement) -> Vec<Problem> {
+    let (Some(dtype), BaseFingerprint::Any) = (weights.filter(|dtype| dtype.is_delta()), base.fingerprint)
+    else {
+        return Vec::new();
+    };
+    let message = format!("weights stored as {dtype} belong to one base, but the pack claims to fit any");
+    let problem = Problem::new(&["base", "fingerprint"], message);
+    vec![problem.help("write the fingerprint that `modularbase base show` prints")]
 }
 
 pub(crate) fn memory_problems(memory: &MemoryDeclaration, has_weights: bool) -> Vec<Problem> {

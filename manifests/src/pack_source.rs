@@ -9,8 +9,8 @@ use crate::error::ManifestError;
 use crate::names::{FileName, PackId, TargetTriple};
 use crate::pack_manifest::{
     AbiRequirement, BaseRequirement, FileRecord, Fusion, MemoryDeclaration, PackIdentity, PackManifest,
-    Signer, WeightsRecord, figure_problems, file_problems, identity_problems, memory_problems,
-    mixing_problems, requirement_problems,
+    Signer, WeightsRecord, delta_problems, figure_problems, file_problems, identity_problems,
+    memory_problems, mixing_problems, requirement_problems,
 };
 use crate::sha256::Sha256;
 use crate::versions::{VersionRange, version};
@@ -163,6 +163,7 @@ impl Document for PackSource {
             ("data_card", self.data_card.as_ref().map(|card| (&card.file, None))),
             ("signer", self.signer.as_ref().map(|signer| (&signer.signature, None))),
         ]));
+        problems.extend(delta_problems(self.weights.as_ref().map(|weights| weights.dtype), &self.base));
         if let Some(memory) = &self.memory {
             problems.extend(memory_problems(memory, self.weights.is_some()));
         }

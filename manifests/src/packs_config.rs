@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::byte_size::ByteSize;
 use crate::document::Problem;
+use crate::dtype::Dtype;
 use crate::names::PackName;
 
 /// The longest of the times below, in milliseconds: an hour. More is a mistake of units.
@@ -36,6 +37,33 @@ pub struct PacksConfig {
     /// Bytes on disk for copies of packs' files; default 8GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_limit: Option<ByteSize>,
+    /// How weights that are stored as deltas are held where `dtype` does not fix it; default q8_0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaWeights>,
+}
+
+/// How a matrix that a pack stores as a delta to the base's is held on the device.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub enum DeltaWeights {
+    /// Base and delta added up, 8 bits a weight.
+    #[default]
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// Base and delta added up, 16 bits a weight.
+    #[serde(rename = "bf16")]
+    Bf16,
+}
+
+impl DeltaWeights {
+    /// The format that the matrices are then held in.
+    pub const fn dtype(self) -> Dtype {
+        match self {
+            Self::Q8_0 => Dtype::Q8_0,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
 }
 
 /// `[packs]` with nothing left open.
@@ -53,6 +81,8 @@ pub struct PacksSettings {
     pub settle: Duration,
     /// See [`PacksConfig::cache_limit`].
     pub cache_limit: ByteSize,
+    /// See [`PacksConfig::delta`].
+    pub delta: DeltaWeights,
 }
 
 impl Default for PacksSettings {
@@ -74,6 +104,7 @@ impl PacksConfig {
             rescan_ms: self.rescan_ms.or(lower.rescan_ms),
             settle_ms: self.settle_ms.or(lower.settle_ms),
             cache_limit: self.cache_limit.or(lower.cache_limit),
+            delta: self.delta.or(lower.delta),
         }
     }
 
@@ -87,6 +118,7 @@ impl PacksConfig {
             rescan: time(self.rescan_ms),
             settle: time(self.settle_ms),
             cache_limit: self.cache_limit.unwrap_or(ByteSize::mib(8 << 10)),
+            delta: self.delta.unwrap_or_default(),
         }
     }
 

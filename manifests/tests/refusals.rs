@@ -348,6 +348,21 @@ fn unknown_dtypes_are_refused_as_value_and_as_key() {
 }
 
 #[test]
+fn deltas_to_any_base_are_refused_and_nothing_is_held_as_deltas() {
+    let delta = PACK.replace("dtype = \"f32\"", "dtype = \"delta-q2\"");
+    PackManifest::parse(&delta).unwrap();
+    let exact = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let refusal = refused(PackManifest::parse, &delta, exact, "any");
+    check(&refusal, 18, 15, "weights stored as delta-q2 belong to one base, but the pack claims to fit any");
+    assert!(refusal.help.unwrap().contains("modularbase base show"));
+    let refusal = host("threads = 2", "threads = 2\ndtype = \"delta-q2\"");
+    check(&refusal, 6, 9, "the base's weights can't be held as delta-q2");
+    assert!(refusal.help.unwrap().contains("[packs] delta"));
+    let refusal = host("settle_ms = 3000", "settle_ms = 3000\ndelta = \"q4_0\"");
+    check(&refusal, 18, 9, "unknown variant `q4_0`");
+}
+
+#[test]
 fn resident_bytes_that_make_no_sense_are_refused() {
     check(
         &pack("q8_0 = 100", "q8_0 = 0"),

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use manifests::{
-    BUILTIN_BASES, BaseManifest, ByteSize, Dtype, HostConfig, MemoryDeclaration, PackManifest, PackSource,
+    BUILTIN_BASES, DeltaWeights, BaseManifest, ByteSize, Dtype, HostConfig, MemoryDeclaration, PackManifest, PackSource,
     PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
 };
 use proptest::prelude::*;
@@ -106,6 +106,7 @@ fn bases_and_host_configurations_survive_writing() {
             priorities: [("law".parse().unwrap(), -3)].into(),
             rescan_ms: Some(50),
             cache_limit: Some(ByteSize::mib(64)),
+            delta: Some(DeltaWeights::Bf16),
             ..PacksConfig::default()
         },
         trust: TrustConfig {
@@ -120,6 +121,7 @@ fn bases_and_host_configurations_survive_writing() {
     assert_eq!(settings.base, manifests::DEFAULT_BASE);
     assert_eq!((settings.packs.rescan.as_millis(), settings.packs.settle.as_millis()), (50, 2000));
     assert_eq!((settings.packs.keep.len(), settings.packs.cache_limit), (1, ByteSize::mib(64)));
+    assert_eq!(settings.packs.delta, DeltaWeights::Bf16);
     assert_eq!((settings.trust.policy, settings.trust.keys.len()), (TrustMode::RequireSigned, 1));
 }
 

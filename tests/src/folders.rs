@@ -6,7 +6,8 @@ use std::{
 };
 
 use fixture_packs::{Fixture, lay_out};
-use manifests::{DeviceChoice, Dtype};
+use manifests::{DeltaWeights, DeviceChoice, Dtype, Sha256};
+use modularbase_core::BaseFile;
 use modularbase_engine::{EngineError, Host, HostOptions, derived_slot};
 use modularbase_loader::{ProbeLimits, Prober, TrustPolicy};
 use modularbase_manager::ManagerOptions;
@@ -104,6 +105,12 @@ impl Folders {
         Fixture::of(name).for_base(shape, slot)
     }
 
+    /// The base's fingerprint.
+    pub fn fingerprint(&self) -> Sha256 {
+        let file = BaseFile::open(self.base.path()).unwrap();
+        file.cached_fingerprint(self.cache.path()).unwrap().parse().unwrap()
+    }
+
     /// Settings with short waits; the folder is watched.
     pub fn options(&self) -> HostOptions {
         host_options(self.base, self.packs.path(), self.cache.path())
@@ -136,6 +143,7 @@ pub fn host_options(base: Base, packs: &Path, cache: &Path) -> HostOptions {
         slot: Some(base.shape().1),
         device: DeviceChoice::Cpu,
         dtype: None,
+        delta: DeltaWeights::default(),
         threads: 2,
         packs: ManagerOptions {
             packs_dir: Some(packs.to_owned()),

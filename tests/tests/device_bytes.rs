@@ -58,16 +58,16 @@ impl Pack {
         });
         let views: HashMap<&str, WeightView<'_>> =
             file.iter().flat_map(WeightsFile::weights).map(|view| (view.name, view)).collect();
-        let announced =
-            core.expert_bytes(&self.graph, &|name| views.get(name).map(|view| view.dtype.into())).unwrap();
+        let announced = core
+            .expert_bytes(&self.graph, &|name| views.get(name).map(|view| view.dtype.try_into().unwrap()))
+            .unwrap();
         let own = |name: &str| {
-            let view = views.get(name)?;
-            Some(StoredTensor {
+            Ok(views.get(name).map(|view| StoredTensor {
                 name: name.to_owned(),
                 shape: view.shape.to_vec(),
-                dtype: view.dtype.into(),
+                dtype: view.dtype.try_into().unwrap(),
                 bytes: Cow::Borrowed(view.bytes),
-            })
+            }))
         };
         let expert = core.compile_expert("fixture", generation, &self.graph, &own).unwrap();
         assert_eq!(expert.resident_bytes(), announced, "weights take what was announced");

@@ -286,6 +286,17 @@ pub(crate) enum PacksCommand {
         /// The pack's folder.
         dir: PathBuf,
     },
+    /// Store a pack's weights in another format, as deltas to the base's for instance, and tell what that loses.
+    Quantize {
+        /// The pack's folder, with the library, the weights and a manifest.
+        dir: PathBuf,
+        /// The format: f32, f16, bf16, q8_0, q4_0, q4_1, delta-q1, delta-q2, delta-q3.
+        #[arg(long, value_name = "FORMAT")]
+        to: FileDtype,
+        /// Write the weights there, and leave the pack as it is.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Write a pack's first weights, those that its graph starts training from.
     #[command(hide = true)]
     InitWeights {
@@ -385,6 +396,32 @@ impl FromStr for DtypeChoice {
     }
 }
 
+/// A format that files of packs can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileDtype(pub(crate) Dtype);
+
+impl FromStr for FileDtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORMATS: [Dtype; 9] = [
+            Dtype::F32,
+            Dtype::F16,
+            Dtype::Bf16,
+            Dtype::Q8_0,
+            Dtype::Q4_0,
+            Dtype::Q4_1,
+            Dtype::DeltaQ1,
+            Dtype::DeltaQ2,
+            Dtype::DeltaQ3,
+        ];
+        FORMATS.into_iter().find(|dtype| dtype.name() == text).map(Self).ok_or_else(|| {
+            let names = FORMATS.map(Dtype::name).join(", ");
+            format!("packs can't be stored as `{text}`; one of {names}")
+        })
+    }
+}
+
 /// A slot written `S..E`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SlotArgument(pub(crate) Slot);
@@ -426,6 +463,9 @@ mod tests {
         assert!("18-24".parse::<SlotArgument>().is_err());
         assert_eq!("auto".parse(), Ok(DtypeChoice::Auto));
         assert!("q4_k".parse::<DtypeChoice>().unwrap_err().contains("only files have it"));
+        assert_eq!("delta-q2".parse(), Ok(FileDtype(Dtype::DeltaQ2)));
+        assert!("q4_k".parse::<FileDtype>().unwrap_err().contains("one of f32"));
+        assert!("delta-q2".parse::<DtypeChoice>().unwrap_err().contains("only files have it"));
         assert!("int3".parse::<DtypeChoice>().unwrap_err().contains("one of auto"));
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
         slot: slot(&base, settings),
         device: settings.host.device,
         dtype: settings.host.dtype,
+        delta: settings.host.packs.delta,
         threads: settings.host.threads,
         packs: packs_options(settings),
         admission_wait: settings.host.packs.admission_wait,

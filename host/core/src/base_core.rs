@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Gives a pack's own weights by name; `None` for a weight that the pack's file does not hold.
-pub type PackWeights<'a> = dyn Fn(&str) -> Option<StoredTensor<'a>> + 'a;
+pub type PackWeights<'a> = dyn Fn(&str) -> Result<Option<StoredTensor<'a>>, CoreError> + 'a;
 
 /// A base on a device.
 pub struct BaseCore {
@@ -201,7 +201,7 @@ impl BaseCore {
         graph.suits_slot(self.shape.hidden_size)?;
         let mut own_bytes = 0;
         let plan = self.backend.compile(graph, &mut |name, spec: &WeightSpec| {
-            if let Some(tensor) = file(name) {
+            if let Some(tensor) = file(name)? {
                 let weight = match spec.shape.len() {
                     1 => self.backend.place_vector(&tensor)?,
                     _ => self.backend.place_matrix(&tensor, self.dtype)?,
@@ -226,7 +226,7 @@ impl BaseCore {
     /// The device fails.
     pub fn own_slot_layers(&self) -> Result<Expert, CoreError> {
         let graph = infer_shapes(Graph::from_abi(&base_graphs::layers(&self.shape, self.slot.layers()))?)?;
-        self.compile_expert("base", "base", &graph, &|_| None)
+        self.compile_expert("base", "base", &graph, &|_| Ok(None))
     }
 
     /// The hidden states `h_s` in front of the slot, `[tokens, hidden]`.

@@ -81,7 +81,14 @@ impl Host {
         let cache = FileCache::new(options.cache_dir.join("packs"));
         let loading = LoadContext::new(cache, context, options.prober).with_trust(options.trust);
         let parked = Arc::new(ParkedCaches::default());
-        let placement = Placement { core: Arc::clone(&core), dtype, parked: Arc::clone(&parked) };
+        let placement = Placement {
+            core: Arc::clone(&core),
+            base: file,
+            dtype,
+            delta: options.delta,
+            threads: options.threads,
+            parked: Arc::clone(&parked),
+        };
         let working = WorkingMemory::new(ledger.reserve(Owner::Scratch, 0)?);
         Ok(Self {
             manager: PackManager::start(options.packs, loading, ledger.clone(), placement)?,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use manifests::{DeviceChoice, Dtype, Version};
+use manifests::{DeltaWeights, DeviceChoice, Dtype, Version};
 use modularbase_core::{Backend, CpuBackend, KvDtype, TensorBackend, WeightDtype};
 use modularbase_loader::{Prober, TrustPolicy};
 use modularbase_manager::ManagerOptions;
@@ -25,6 +25,8 @@ pub struct HostOptions {
     pub device: DeviceChoice,
     /// How to hold matrices; `None`: as the file stores them.
     pub dtype: Option<Dtype>,
+    /// How packs' weights that are stored as deltas are held, where `dtype` leaves it open.
+    pub delta: DeltaWeights,
     /// Threads of the CPU executor.
     pub threads: usize,
     /// The folder of packs and how it is looked after.

@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use manifests::Dtype;
-use modularbase_core::{BaseCore, CoreError, Expert, StoredDtype, StoredTensor, WeightDtype};
+use manifests::{DeltaWeights, Dtype};
+use modularbase_core::{
+    BaseCore, BaseFile, CoreError, DeltaTensor, Expert, StoredDtype, StoredTensor, SumDtype, WeightDtype,
+};
 use modularbase_loader::{Generation, LoadStage, LoadedPack, QuarantineReason, WeightView, resident_bytes};
 use modularbase_manager::{PlaceError, PlacePacks, Placed};
 use modularbase_residency::{Owner, Room};
@@ -13,7 +15,13 @@ use crate::parked_caches::ParkedCaches;
 /// Places packs beside a base.
 pub(crate) struct Placement {
     pub(crate) core: Arc<BaseCore>,
+    /// What deltas are added to.
+    pub(crate) base: BaseFile,
     pub(crate) dtype: WeightDtype,
+    /// How deltas are held where `dtype` leaves it open.
+    pub(crate) delta: DeltaWeights,
+    /// That a load may use.
+    pub(crate) threads: usize,
     /// Caches of sessions between two answers.
     pub(crate) parked: Arc<ParkedCaches>,
 }
@@ -23,14 +31,17 @@ impl PlacePacks for Placement {
 
     fn place(&self, pack: &LoadedPack, room: &Room<'_>) -> Result<Placed<Arc<Expert>>, PlaceError> {
         let stored = stored_weights(pack);
-        let dtype = |name: &str| stored.get(name).map(|weight| StoredDtype::from(weight.dtype));
+        let dtype = |name: &str| stored.get(name).map(|weight| self.placed_from(weight));
         let needed = self.core.expert_bytes(&pack.graph, &dtype).map_err(bad)? as u64;
         self.declaration_holds(pack, needed)?;
         let generation = pack.generation.to_hex();
         let mut memory = room.reserve(Owner::Pack(generation.clone()), needed).map_err(PlaceError::NoRoom)?;
         let plan = self.core.plan_bytes_for(&pack.graph) as u64;
         let mut plan = room.reserve(Owner::Plan, plan).map_err(PlaceError::NoRoom)?;
+        let passing = self.passing_bytes(&stored).map_err(bad)? as u64;
+        let passing = room.reserve(Owner::Scratch, passing).map_err(PlaceError::NoRoom)?;
         let expert = self.compile(pack, &stored, &generation).map_err(bad)?;
+        drop(passing);
         let measured = expert.resident_bytes() as u64;
         if measured.abs_diff(needed) * 20 > needed.max(measured) {
             let reason = format!(
@@ -56,21 +67,56 @@ impl Placement {
         generation: &str,
     ) -> Result<Expert, CoreError> {
         let own = |name: &str| {
-            let weight = stored.get(name)?;
-            Some(StoredTensor {
+            let Some(weight) = stored.get(name) else { return Ok(None) };
+            if let Some(delta) = as_delta(weight) {
+                return delta.add_up(&self.base, self.sum(), self.threads).map(Some);
+            }
+            Ok(Some(StoredTensor {
                 name: name.to_owned(),
                 shape: weight.shape.to_vec(),
-                dtype: weight.dtype.into(),
+                dtype: self.placed_from(weight),
                 bytes: weight.bytes.into(),
-            })
+            }))
         };
         self.core.compile_expert(pack.manifest.pack.name.as_str(), generation, &pack.graph, &own)
+    }
+
+    /// What a delta becomes before it is placed. Where all is held in one format, it goes there unrounded.
+    fn sum(&self) -> SumDtype {
+        match (self.dtype, self.delta) {
+            (WeightDtype::AsStored, DeltaWeights::Q8_0) => SumDtype::Q8_0,
+            (WeightDtype::AsStored, DeltaWeights::Bf16) => SumDtype::BF16,
+            _ => SumDtype::F32,
+        }
+    }
+
+    /// The format in which a weight comes to the executor.
+    fn placed_from(&self, weight: &WeightView<'_>) -> StoredDtype {
+        StoredDtype::try_from(weight.dtype).unwrap_or_else(|_| self.sum().stored())
+    }
+
+    /// Bytes that the load allocates beside what it places, at most.
+    fn passing_bytes(&self, stored: &HashMap<&str, WeightView<'_>>) -> Result<usize, CoreError> {
+        let mut most = 0;
+        for delta in stored.values().filter_map(as_delta) {
+            most = most.max(delta.passing_bytes(&self.base, self.sum(), self.threads)?);
+        }
+        Ok(most)
     }
 
     /// Compares what the manifest declares for the way this host holds weights with what they will take: up to a
     /// twentieth apart, and beyond that only by the rows that the device pads.
     fn declaration_holds(&self, pack: &LoadedPack, needed: u64) -> Result<(), PlaceError> {
         let dtype = match (self.dtype, &pack.weights) {
+            (WeightDtype::AsStored, Some(weights)) if weights.dtype().is_delta() => {
+                // Beside deltas a file may hold matrices as it likes, for which no one format was declared.
+                let all_deltas =
+                    weights.weights().all(|weight| weight.delta.is_some() || weight.shape.len() != 2);
+                match all_deltas {
+                    true => self.delta.dtype(),
+                    false => return Ok(()),
+                }
+            }
             (WeightDtype::AsStored, Some(weights)) => weights.dtype(),
             (WeightDtype::AsStored, None) => return Ok(()),
             (WeightDtype::F32, _) => Dtype::F32,
@@ -94,6 +140,17 @@ impl Placement {
 
 fn bad(error: CoreError) -> PlaceError {
     PlaceError::Bad(QuarantineReason { stage: LoadStage::Weights, reason: error.to_string() })
+}
+
+fn as_delta<'a>(weight: &WeightView<'a>) -> Option<DeltaTensor<'a>> {
+    let delta = weight.delta?;
+    Some(DeltaTensor {
+        name: weight.name,
+        shape: weight.shape,
+        base: delta.base,
+        levels: delta.levels,
+        blocks: weight.bytes,
+    })
 }
 
 /// The weights of a pack's own file by name.

@@ -179,7 +179,7 @@ pub fn declaration_holds(
     Ok(())
 }
 
-/// Values and bytes of a block (ggml's formats).
+/// Values and bytes of a block (ggml's formats, and those of `modularbase-deltas`).
 fn block_of(dtype: Dtype) -> (u64, u64) {
     match dtype {
         Dtype::F32 => (1, 4),
@@ -194,5 +194,8 @@ fn block_of(dtype: Dtype) -> (u64, u64) {
         Dtype::Q4K => (256, 144),
         Dtype::Q5K => (256, 176),
         Dtype::Q6K => (256, 210),
+        Dtype::DeltaQ1 => (64, 10),
+        Dtype::DeltaQ2 => (64, 18),
+        Dtype::DeltaQ3 => (64, 26),
     }
 }

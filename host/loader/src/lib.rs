@@ -42,7 +42,9 @@ mod stamp;
 mod text;
 mod trust;
 mod watched_directory;
+mod weight_blocks;
 mod weights_file;
+mod weights_writer;
 
 pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit, admit_complete};
 pub use archive::{ArchiveError, ArchiveFault, archive_manifest, pack_archive, sweep_unpacked, unpack};
@@ -72,6 +74,6 @@ pub use probe::{
 pub use stamp::Stamp;
 pub use trust::{MAX_SIGNATURE_BYTES, Signature, TrustError, TrustPolicy};
 pub use watched_directory::{Change, WatchFeedback, WatchOptions, WatchedDirectory};
-pub use weights_file::{
-    BLOCKS_KEY, WeightView, WeightsError, WeightsFile, all_weights_have_values, weights_of,
-};
+pub use weight_blocks::{BLOCKS_KEY, delta_dtype, delta_format};
+pub use weights_file::{DeltaTo, WeightView, WeightsError, WeightsFile, all_weights_have_values, weights_of};
+pub use weights_writer::{NewWeight, WriteWeightsError, write_weights};

@@ -1,24 +1,5 @@
-//! A pack's own weights: a safetensors file, mapped, and checked against the pack's graph before use.
-//!
-//! # Block formats
-//! Where `[weights].dtype` in the manifest is `f32`, `f16` or `bf16`, every tensor is of that type. Where it is `q8_0`,
-//! `q4_0` or `q4_1`, matrices `[rows, columns]` are stored in that format's blocks of 32 columns, laid out as ggml
-//! does (little-endian, row by row), and are placed on the device as they are. Such a matrix is a tensor of type `U8`
-//! and shape `[rows, bytes a row]`, and the file's `__metadata__` says under the key `modularbase.blocks` what it holds, as JSON
-//! text:
-//!
-//! ```json
-//! {"layers.0.attn_q": {"dtype": "q8_0", "shape": [576, 576]}}
-//! ```
-//!
-//! | format | a block of 32 values | bytes |
-//! | --- | --- | --- |
-//! | `q8_0` | f16 scale, 32 signed bytes | 34 |
-//! | `q4_0` | f16 scale, 16 bytes: value `j` low, `j + 16` high, 8 added | 18 |
-//! | `q4_1` | f16 scale, f16 minimum, 16 bytes as above with nothing added | 20 |
-//!
-//! Tensors that are not named there are plain: vectors as `f32`, `f16` or `bf16`, and matrices whose rows are no whole
-//! number of blocks as `f16` or `bf16`.
+//! A pack's own weights: a safetensors file, mapped, and checked against the pack's graph before use. What a tensor may
+//! look like in it: see `weight_blocks.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,11 +11,11 @@ use std::{
 
 use manifests::{Dtype, WeightsRecord};
 use memmap2::Mmap;
+use modularbase_deltas::{DeltaError, Levels, check_blocks};
 use modularbase_graph::{Graph, Init, Op, WeightSpec};
-use safetensors::tensor::{Dtype as StoredDtype, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype as StoredDtype, SafeTensors};
 
-/// The key of `__metadata__` under which a file says which of its tensors hold blocks.
-pub const BLOCKS_KEY: &str = "modularbase.blocks";
+use crate::weight_blocks::{BLOCKS_KEY, BlocksEntry, check_entry, delta_format, expected_formats};
 
 /// A mapped safetensors file in which every tensor is one of the graph's weights, in shape and type.
 #[derive(Debug)]
@@ -50,7 +31,15 @@ struct StoredWeight {
     name: String,
     shape: Vec<usize>,
     dtype: Dtype,
+    delta: Option<Delta>,
     bytes: Range<usize>,
+}
+
+/// What a tensor of deltas is to be added to, and its levels.
+#[derive(Debug)]
+struct Delta {
+    base: String,
+    levels: Levels,
 }
 
 /// One weight as the file holds it.
@@ -64,6 +53,17 @@ pub struct WeightView<'a> {
     pub dtype: Dtype,
     /// The values, row by row, little-endian: the map itself.
     pub bytes: &'a [u8],
+    /// Where the values are deltas: to what.
+    pub delta: Option<DeltaTo<'a>>,
+}
+
+/// What deltas are to be added to, and the levels that their codes stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct DeltaTo<'a> {
+    /// Canonical name of the base's tensor.
+    pub base: &'a str,
+    /// The levels.
+    pub levels: &'a Levels,
 }
 
 /// Why a weights file does not fit its pack.
@@ -95,7 +95,7 @@ pub enum WeightsError {
     },
     /// A storage type that files of packs can't have.
     #[error(
-        "weights stored as {0} can't be read by this host: store them as f32, f16, bf16, q8_0, q4_0 or q4_1"
+        "weights stored as {0} can't be read by this host: store them as f32, f16, bf16, q8_0, q4_0, q4_1 or as deltas"
     )]
     UnsupportedDtype(Dtype),
     /// A tensor the graph has no weight for.
@@ -130,6 +130,26 @@ pub enum WeightsError {
         /// In the file.
         found: Dtype,
     },
+    /// A delta to something else than what the weight starts as.
+    #[error(
+        "weight `{name}` is stored as a delta to the base's `{found}`, but the graph has it start as `{init}`"
+    )]
+    DeltaBase {
+        /// The weight.
+        name: String,
+        /// In the graph.
+        init: Init,
+        /// In the file.
+        found: String,
+    },
+    /// Deltas that are damaged.
+    #[error("weight `{name}`: {source}")]
+    Delta {
+        /// The weight.
+        name: String,
+        /// The codec's words.
+        source: DeltaError,
+    },
     /// A weight without a value.
     #[error(
         "weight `{name}` starts as `{init}` and is in no file: only weights that copy from the base may be left out"
@@ -142,22 +162,14 @@ pub enum WeightsError {
     },
 }
 
-/// What the metadata says of one tensor.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Blocks {
-    dtype: Dtype,
-    shape: [usize; 2],
-}
-
 impl WeightsFile {
     /// Maps the file and reads its header: offsets within the file, no overlaps, sizes that fit shapes and types, blocks
-    /// as the metadata states them.
+    /// as the metadata states them, levels and scales of deltas finite.
     ///
     /// # Errors
     /// The file can't be read, is not sound, or is of a type the host can't read.
     pub fn open(path: &Path, record: &WeightsRecord) -> Result<Self, WeightsError> {
-        if expected_formats(record.dtype, &[]).is_none() {
+        if expected_formats(record.dtype, &[], true).is_none() {
             return Err(WeightsError::UnsupportedDtype(record.dtype));
         }
         let read_error = |source| WeightsError::Read { path: path.to_owned(), source };
@@ -165,7 +177,13 @@ impl WeightsFile {
         // SAFETY: the file is the cache's own copy, mode 0444, which the cache never changes in place.
         let map = unsafe { Mmap::map(&file) }.map_err(read_error)?;
         let tensors = read_header(&map, path)?;
-        Ok(Self { map, dtype: record.dtype, tensors })
+        let file = Self { map, dtype: record.dtype, tensors };
+        for WeightView { name, shape, delta, bytes, .. } in file.weights() {
+            let Some(DeltaTo { levels, .. }) = delta else { continue };
+            check_blocks(bytes, shape.iter().product(), levels.format())
+                .map_err(|source| WeightsError::Delta { name: name.to_owned(), source })?;
+        }
+        Ok(file)
     }
 
     /// How the manifest says that the matrices are stored.
@@ -180,6 +198,7 @@ impl WeightsFile {
             shape: &tensor.shape,
             dtype: tensor.dtype,
             bytes: &self.map[tensor.bytes.clone()],
+            delta: tensor.delta.as_ref().map(|delta| DeltaTo { base: &delta.base, levels: &delta.levels }),
         })
     }
 
@@ -194,7 +213,7 @@ impl WeightsFile {
     /// The first tensor that is not.
     pub fn fits(&self, graph: &Graph) -> Result<(), WeightsError> {
         let wanted: BTreeMap<&str, &WeightSpec> = weights_of(graph).collect();
-        for WeightView { name, shape, dtype: found, .. } in self.weights() {
+        for WeightView { name, shape, dtype: found, delta, .. } in self.weights() {
             let name = name.to_owned();
             let Some(weight) = wanted.get(name.as_str()) else {
                 return Err(WeightsError::Unknown { name });
@@ -204,8 +223,18 @@ impl WeightsFile {
                 return Err(WeightsError::Shape { name, expected, found });
             }
             let manifest = self.dtype;
+            let is_copy = matches!(weight.init, Init::CopyFromBase(_));
             let (formats, expected) =
-                expected_formats(manifest, shape).ok_or(WeightsError::UnsupportedDtype(manifest))?;
+                expected_formats(manifest, shape, is_copy).ok_or(WeightsError::UnsupportedDtype(manifest))?;
+            if let (Some(delta), init) = (delta, &weight.init)
+                && !matches!(init, Init::CopyFromBase(base) if base == delta.base)
+            {
+                return Err(WeightsError::DeltaBase {
+                    name,
+                    init: init.clone(),
+                    found: delta.base.to_owned(),
+                });
+            }
             if !formats.contains(&found) {
                 return Err(WeightsError::StoredDtype { name, manifest, expected, found });
             }
@@ -220,7 +249,7 @@ fn read_header(map: &[u8], path: &Path) -> Result<Vec<StoredWeight>, WeightsErro
     let (header, metadata) = SafeTensors::read_metadata(map).map_err(|error| unsound(error.to_string()))?;
     let wrong_blocks = |reason: String| WeightsError::Blocks { path: path.to_owned(), reason };
     let text = metadata.metadata().as_ref().and_then(|texts| texts.get(BLOCKS_KEY));
-    let mut blocks: BTreeMap<String, Blocks> = match text {
+    let mut blocks: BTreeMap<String, BlocksEntry> = match text {
         Some(text) => serde_json::from_str(text).map_err(|error| {
             wrong_blocks(format!(
                 "expected JSON like {{\"name\": {{\"dtype\": \"q8_0\", \"shape\": [rows, columns]}}}}, found {error}"
@@ -232,11 +261,16 @@ fn read_header(map: &[u8], path: &Path) -> Result<Vec<StoredWeight>, WeightsErro
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };
-        let (dtype, shape) = match (blocks.remove(&name), info.dtype) {
-            (Some(blocks), _) => {
-                check_blocks(&name, &blocks, info).map_err(wrong_blocks)?;
-                (blocks.dtype, blocks.shape.to_vec())
+        let entry = blocks.remove(&name);
+        let delta = match &entry {
+            Some(entry) => {
+                check_entry(&name, entry, info).map_err(wrong_blocks)?;
+                delta_of(&name, entry).map_err(wrong_blocks)?
             }
+            None => None,
+        };
+        let (dtype, shape) = match (entry, info.dtype) {
+            (Some(entry), _) => (entry.dtype, entry.shape.to_vec()),
             (None, StoredDtype::F32) => (Dtype::F32, info.shape.clone()),
             (None, StoredDtype::F16) => (Dtype::F16, info.shape.clone()),
             (None, StoredDtype::BF16) => (Dtype::Bf16, info.shape.clone()),
@@ -252,7 +286,7 @@ fn read_header(map: &[u8], path: &Path) -> Result<Vec<StoredWeight>, WeightsErro
             }
         };
         let bytes = first + info.data_offsets.0..first + info.data_offsets.1;
-        tensors.push(StoredWeight { name, shape, dtype, bytes });
+        tensors.push(StoredWeight { name, shape, dtype, delta, bytes });
     }
     match blocks.into_keys().next() {
         Some(name) => {
@@ -263,54 +297,22 @@ fn read_header(map: &[u8], path: &Path) -> Result<Vec<StoredWeight>, WeightsErro
     }
 }
 
-/// Checks a tensor against what the metadata says of it.
-fn check_blocks(name: &str, blocks: &Blocks, info: &TensorInfo) -> Result<(), String> {
-    let Blocks { dtype, shape: [rows, columns] } = *blocks;
-    let Some(block_bytes) = block_bytes(dtype) else {
-        return Err(format!("expected q8_0, q4_0 or q4_1 for `{name}`, found {dtype}"));
-    };
-    if !columns.is_multiple_of(BLOCK) {
-        return Err(format!(
-            "expected rows of whole blocks of {BLOCK} values for `{name}`, found {columns} columns: store it as f16"
-        ));
-    }
-    if info.dtype != StoredDtype::U8 {
-        return Err(format!("expected `{name}` to be of type U8, found {:?}", info.dtype));
-    }
-    let expected = (columns / BLOCK).checked_mul(block_bytes).map(|row| [rows, row]);
-    match expected {
-        Some(expected) if *info.shape == expected => Ok(()),
-        _ => Err(format!(
-            "expected `{name}` as [{rows}, {columns}] values of {dtype} to be {} bytes, found {:?}",
-            expected.map_or("a smaller number of".to_owned(), |shape| format!("{shape:?}")),
-            info.shape
+/// The delta that an entry states; `None` for formats that stand alone.
+fn delta_of(name: &str, entry: &BlocksEntry) -> Result<Option<Delta>, String> {
+    match (delta_format(entry.dtype), &entry.base, &entry.levels) {
+        (None, None, None) => Ok(None),
+        (Some(format), Some(base), Some(levels)) => {
+            let levels = Levels::new(format, levels)
+                .map_err(|error| format!("the levels of `{name}` can't be used: {error}"))?;
+            Ok(Some(Delta { base: base.clone(), levels }))
+        }
+        (Some(_), _, _) => {
+            Err(format!("expected `base` and `levels` for the deltas of `{name}`, found only one or none"))
+        }
+        (None, _, _) => Err(format!(
+            "expected no `base` and no `levels` for `{name}`, which is stored as {}: remove them",
+            entry.dtype
         )),
-    }
-}
-
-/// Values in a block.
-const BLOCK: usize = 32;
-
-/// Bytes of a block in formats that files of packs may have.
-fn block_bytes(dtype: Dtype) -> Option<usize> {
-    match dtype {
-        Dtype::Q8_0 => Some(34),
-        Dtype::Q4_0 => Some(18),
-        Dtype::Q4_1 => Some(20),
-        _ => None,
-    }
-}
-
-/// How a weight of that shape may be stored where the manifest states `dtype`, and that in words; `None` for a type
-/// that files of packs can't have.
-fn expected_formats(dtype: Dtype, shape: &[usize]) -> Option<(Vec<Dtype>, &'static str)> {
-    let plain = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
-    match *shape {
-        _ if plain => Some((vec![dtype], dtype.name())),
-        _ if block_bytes(dtype).is_none() => None,
-        [_, columns] if columns.is_multiple_of(BLOCK) => Some((vec![dtype], dtype.name())),
-        [_, _] => Some((vec![Dtype::F16, Dtype::Bf16], "f16 or bf16")),
-        _ => Some((vec![Dtype::F32, Dtype::F16, Dtype::Bf16], "f32, f16 or bf16")),
     }
 }
 

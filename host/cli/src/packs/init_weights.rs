@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use half::{bf16, f16};
 use manifests::{Dtype, Sha256};
 use modularbase_graph::Init;
-use modularbase_loader::weights_of;
+use modularbase_loader::{NewWeight, weights_of, write_weights};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use safetensors::tensor::{Dtype as StoredDtype, SafeTensors, TensorView};
@@ -18,13 +17,6 @@ use super::unfinished_pack::UnfinishedPack;
 use crate::settings::Settings;
 use crate::terminal::{bytes_text, print_json, print_line};
 
-/// A tensor to be written: little-endian values, row by row.
-struct Tensor {
-    dtype: StoredDtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
 /// Writes the weights file of the pack in `dir`, atomically. Tensors that are in it already stay as they are; weights
 /// that copy from the base stay out of it.
 pub(crate) fn init_weights(dir: &Path, seed: u64, settings: &Settings) -> anyhow::Result<()> {
@@ -33,7 +25,7 @@ pub(crate) fn init_weights(dir: &Path, seed: u64, settings: &Settings) -> anyhow
         let failure = bad_pack("the pack's manifest names no weights file");
         return Err(failure.help("add [weights] with file and dtype to pack.toml").into());
     };
-    let stored = stored_dtype(*dtype)?;
+    let dtype = first_dtype(*dtype)?;
     let path = file.in_folder(dir);
     let mut tensors = existing_tensors(&path)?;
     let mut made = 0;
@@ -42,10 +34,7 @@ pub(crate) fn init_weights(dir: &Path, seed: u64, settings: &Settings) -> anyhow
             continue;
         }
         let values = initial_values(&spec.init, spec.elements(), seed, name);
-        tensors.insert(
-            name.to_owned(),
-            Tensor { dtype: stored, shape: spec.shape.clone(), bytes: encode(&values, stored) },
-        );
+        tensors.insert(name.to_owned(), NewWeight::of_values(name, &spec.shape, &values, dtype)?);
         made += 1;
     }
     if tensors.is_empty() {
@@ -53,22 +42,16 @@ pub(crate) fn init_weights(dir: &Path, seed: u64, settings: &Settings) -> anyhow
             bad_pack("every weight of the pack's graph is a copy of the base's: there is nothing to write");
         return Err(failure.help("remove [weights] from pack.toml").into());
     }
-    let views = tensors.iter().map(|(name, tensor)| {
-        let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes);
-        view.map(|view| (name, view)).with_context(|| format!("the weight `{name}` can't be written"))
-    });
-    let bytes = safetensors::serialize(views.collect::<anyhow::Result<Vec<_>>>()?, None)?;
-    manifests::write_atomically(&path, &bytes).with_context(|| format!("can't write {}", path.display()))?;
+    let tensors: Vec<NewWeight> = tensors.into_values().collect();
+    let bytes = write_weights(&path, &tensors).with_context(|| format!("can't write {}", path.display()))?;
     if settings.json {
-        return print_json(
-            &json!({ "path": path, "tensors": tensors.len(), "made": made, "bytes": bytes.len() }),
-        );
+        return print_json(&json!({ "path": path, "tensors": tensors.len(), "made": made, "bytes": bytes }));
     }
-    print_line(&format!("{}: {made} tensors made, {}", path.display(), bytes_text(bytes.len() as u64)))
+    print_line(&format!("{}: {made} tensors made, {}", path.display(), bytes_text(bytes)))
 }
 
 /// The tensors of a file that is there; none where it is not.
-fn existing_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, Tensor>> {
+fn existing_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, NewWeight>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -77,19 +60,26 @@ fn existing_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, Tensor>> {
     let unsound = || bad_pack(format!("{} is no sound safetensors file", path.display()));
     let file =
         SafeTensors::deserialize(&bytes).map_err(|error| anyhow::Error::new(error).context(unsound()))?;
-    let owned = |view: TensorView<'_>| Tensor {
-        dtype: view.dtype(),
-        shape: view.shape().to_vec(),
-        bytes: view.data().to_vec(),
+    let kept = |(name, view): (String, TensorView<'_>)| {
+        let dtype = match view.dtype() {
+            StoredDtype::F32 => Dtype::F32,
+            StoredDtype::F16 => Dtype::F16,
+            StoredDtype::BF16 => Dtype::Bf16,
+            other => {
+                let failure = bad_pack(format!("{} holds `{name}` as {other:?}", path.display()));
+                return Err(failure.help("first weights are written as f32, f16 or bf16").into());
+            }
+        };
+        let weight = NewWeight::of_bytes(&name, view.shape(), view.data().to_vec(), dtype)?;
+        Ok((name, weight))
     };
-    Ok(file.tensors().into_iter().map(|(name, view)| (name, owned(view))).collect())
+    file.tensors().into_iter().map(kept).collect()
 }
 
-fn stored_dtype(dtype: Dtype) -> anyhow::Result<StoredDtype> {
+/// What first weights can be written as.
+fn first_dtype(dtype: Dtype) -> anyhow::Result<Dtype> {
     match dtype {
-        Dtype::F32 => Ok(StoredDtype::F32),
-        Dtype::F16 => Ok(StoredDtype::F16),
-        Dtype::Bf16 => Ok(StoredDtype::BF16),
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Ok(dtype),
         other => {
             let failure = bad_pack(format!("weights can't be written as {other}"));
             Err(failure.help("set dtype in [weights] of pack.toml to f32, f16 or bf16").into())
@@ -119,14 +109,6 @@ fn standard_normal(random: &mut ChaCha8Rng) -> f32 {
     ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
 }
 
-fn encode(values: &[f32], dtype: StoredDtype) -> Vec<u8> {
-    match dtype {
-        StoredDtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-        StoredDtype::BF16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,12 +124,5 @@ mod tests {
         assert_ne!(values, initial_values(&init, 20_000, 1, "b"));
         assert_ne!(values, initial_values(&init, 20_000, 2, "a"));
         assert_eq!(initial_values(&Init::Ones, 2, 0, "a"), [1.0, 1.0]);
-    }
-
-    #[test]
-    fn half_formats_take_two_bytes_a_value() {
-        assert_eq!(encode(&[1.0], StoredDtype::F32), 1.0_f32.to_le_bytes());
-        assert_eq!(encode(&[1.0], StoredDtype::F16), [0x00, 0x3c]);
-        assert_eq!(encode(&[1.0], StoredDtype::BF16), [0x80, 0x3f]);
     }
 }

@@ -8,6 +8,7 @@ mod inspect;
 mod install;
 mod list;
 mod measure;
+mod quantize;
 mod quarantine;
 mod report_table;
 mod unfinished_pack;
@@ -54,6 +55,9 @@ pub(crate) fn command(command: PacksCommand, settings: &Settings) -> anyhow::Res
         PacksCommand::Inspect { path } => inspect::inspect(&path, settings).map(done),
         PacksCommand::Verify { dir } => verify::verify(&dir, settings),
         PacksCommand::InitWeights { dir, seed } => init_weights::init_weights(&dir, seed, settings).map(done),
+        PacksCommand::Quantize { dir, to, out } => {
+            quantize::quantize(&dir, to.0, out.as_deref(), settings).map(done)
+        }
         PacksCommand::Measure { dir } => measure::measure(&dir, settings).map(done),
         PacksCommand::ForwardCheck { dir } => forward_check::answer(&dir, settings).map(done),
     }

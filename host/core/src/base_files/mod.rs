@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::BaseFileError;
 pub use pack_sdk::BaseShape;
-pub use stored_dtype::StoredDtype;
+pub use stored_dtype::{NoValues, StoredDtype};
 pub use stored_tensors::TensorInfo;
 
 pub(crate) use gguf_header::{GgufHeader, StringArray};

@@ -112,10 +112,17 @@ impl StoredDtype {
     }
 }
 
-impl From<manifests::Dtype> for StoredDtype {
-    fn from(dtype: manifests::Dtype) -> Self {
+/// Deltas have no values of their own, so no [`StoredDtype`] stands for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} holds no values but what is to be added to a base's")]
+pub struct NoValues(pub manifests::Dtype);
+
+impl TryFrom<manifests::Dtype> for StoredDtype {
+    type Error = NoValues;
+
+    fn try_from(dtype: manifests::Dtype) -> Result<Self, NoValues> {
         use manifests::Dtype;
-        match dtype {
+        Ok(match dtype {
             Dtype::F32 => Self::F32,
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::BF16,
@@ -129,7 +136,8 @@ impl From<manifests::Dtype> for StoredDtype {
             Dtype::Q4K => Self::Ggml(GgmlDType::Q4K),
             Dtype::Q5K => Self::Ggml(GgmlDType::Q5K),
             Dtype::Q6K => Self::Ggml(GgmlDType::Q6K),
-        }
+            Dtype::DeltaQ1 | Dtype::DeltaQ2 | Dtype::DeltaQ3 => return Err(NoValues(dtype)),
+        })
     }
 }
 

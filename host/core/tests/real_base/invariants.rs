@@ -27,7 +27,7 @@ pub fn scaled(core: &BaseCore, factor: f64) -> Arc<Expert> {
     let layers = pack_sdk::LlamaBlock::of_base(core.shape(), 18).apply(&mut builder, hidden);
     let scaled = builder.scale(layers, factor);
     let graph: CheckedGraph = infer_shapes(Graph::from_abi(&builder.finish(&[scaled])).unwrap()).unwrap();
-    core.compile_expert("scaled", &format!("scaled {factor}"), &graph, &|_| None).unwrap().into()
+    core.compile_expert("scaled", &format!("scaled {factor}"), &graph, &|_| Ok(None)).unwrap().into()
 }
 
 pub fn advance(core: &BaseCore, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
@@ -204,7 +204,7 @@ fn the_cpu_executor_agrees_with_the_tensor_executor_on_every_operator() {
         let gated = builder.silu_mul(doubled, normed);
         let out = builder.scale(gated, 0.5);
         let graph = infer_shapes(Graph::from_abi(&builder.finish(&[out])).unwrap()).unwrap();
-        let expert = core.compile_expert("all operators", "all operators", &graph, &|_| None).unwrap();
+        let expert = core.compile_expert("all operators", "all operators", &graph, &|_| Ok(None)).unwrap();
         let hidden = core.hidden_before_slot(&TOKENS).unwrap();
         let mut cache = expert.plan().new_cache();
         let mut rows = [modularbase_core::SequenceRows { rows: TOKENS.len(), cache: &mut cache }];
