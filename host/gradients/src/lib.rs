@@ -13,6 +13,9 @@ mod attention;
 mod attention_scores;
 mod backward;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 mod elementwise;
 mod embedding;
 mod host_values;
@@ -32,6 +35,7 @@ pub use adamw::{AdamW, AdamWConfig, Parameter, accumulate};
 pub use attention::attention;
 pub use backward::{backward, is_recorded};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
+pub use device::prepare_device;
 pub use elementwise::{add, cast, columns, concat, mul, scale};
 pub use embedding::embedding;
 pub use layer_norm::layer_norm;
