@@ -62,10 +62,10 @@ pub(crate) fn record<const N: usize>(
         }),
     });
     let operator = Recorded { name, output: storage, shape, node: Arc::clone(&node) };
-    let recorded = match tracked.as_slice() {
-        &[a] => inputs[a].apply_op1(operator),
-        &[a, b] => inputs[a].apply_op2(inputs[b], operator),
-        &[a, b, c] => inputs[a].apply_op3(inputs[b], inputs[c], operator),
+    let recorded = match *tracked.as_slice() {
+        [a] => inputs[a].apply_op1(operator),
+        [a, b] => inputs[a].apply_op2(inputs[b], operator),
+        [a, b, c] => inputs[a].apply_op3(inputs[b], inputs[c], operator),
         _ => Err(OpError::inputs(name, "one to three tracked inputs", &inputs).into()),
     }?;
     NODES.with_borrow_mut(|nodes| nodes.insert(recorded.id(), &node));
