@@ -1,0 +1,58 @@
+//! Where and in which numbers training computes.
+
+use candle_core::{DType, Device};
+use manifests::DeviceChoice;
+
+use crate::TrainError;
+
+/// A device and the dtype of the values that flow on it. Master weights, moments and losses are f32 everywhere.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// Where tensors lie.
+    pub device: Device,
+    /// Of activations and of the weights in a product.
+    pub dtype: DType,
+}
+
+impl Compute {
+    /// f32 on the CPU, bf16 on a GPU.
+    ///
+    /// # Errors
+    /// A device that this build or machine does not have.
+    pub fn on(choice: DeviceChoice) -> Result<Self, TrainError> {
+        match choice {
+            DeviceChoice::Cpu => Ok(Self::cpu()),
+            DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(TrainError::Device {
+                device: choice.to_string(),
+                reason: "this build has no CUDA support; build with `--features cuda` or use --device cpu".into(),
+            }),
+            DeviceChoice::Cuda(ordinal) => match Device::new_cuda(ordinal as usize) {
+                Ok(device) => Ok(Self { device, dtype: DType::BF16 }),
+                Err(error) => {
+                    Err(TrainError::Device { device: choice.to_string(), reason: error.to_string() })
+                }
+            },
+        }
+    }
+
+    /// The CPU, in f32.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32 }
+    }
+}
+
+/// How the rows of a call lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Sequences.
+    pub sequences: usize,
+    /// Tokens of each.
+    pub length: usize,
+}
+
+impl Batch {
+    /// Rows in all.
+    pub fn rows(self) -> usize {
+        self.sequences * self.length
+    }
+}

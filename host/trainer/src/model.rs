@@ -1,0 +1,92 @@
+//! What a run trains: something with parameters, hidden states and a head.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use modularbase_gradients as gradients;
+
+use crate::{Batch, Compute, Parameters, Quantizer, TrainError, WeightValue, WeightValues};
+
+/// A model whose loss on the next token can be computed and led back to its parameters.
+pub trait TrainedModel {
+    /// What is trained.
+    fn parameters(&self) -> &Parameters;
+
+    /// Where it computes.
+    fn compute(&self) -> &Compute;
+
+    /// The weights of a step. With `quantizer` the forward pass sees quantized values where the model ships them so.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn weights(&self, quantizer: Option<&Quantizer>) -> Result<WeightValues, TrainError>;
+
+    /// The hidden states that the head reads, `[rows, hidden]`, for ids `[rows]`, u32.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn hidden(&self, ids: &Tensor, batch: Batch, weights: &WeightValues) -> Result<Tensor, TrainError>;
+
+    /// The LM head `[vocab, hidden]`.
+    fn head(&self, weights: &WeightValues) -> WeightValue;
+
+    /// What each parameter that ships as a delta differs from: the base's own values, f32 in host memory.
+    ///
+    /// # Errors
+    /// The base can't be read.
+    fn delta_bases(&self) -> Result<BTreeMap<String, Vec<f32>>, TrainError> {
+        Ok(BTreeMap::new())
+    }
+
+    /// The name of the first value in a pass that is not finite.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn first_not_finite(
+        &self,
+        ids: &Tensor,
+        batch: Batch,
+        weights: &WeightValues,
+    ) -> Result<Option<String>, TrainError>;
+}
+
+/// Rows of text on a device.
+#[derive(Debug, Clone)]
+pub struct TextBatch {
+    /// How they lie.
+    pub batch: Batch,
+    /// Ids that are read, `[rows]`, u32.
+    pub ids: Tensor,
+    /// The id that follows each, `[rows]`, u32.
+    pub targets: Tensor,
+    /// 1 where the target counts, else 0; `[rows]`, f32.
+    pub mask: Tensor,
+    /// How many count.
+    pub counted: usize,
+}
+
+/// Logits `[rows, vocab]` that are held at once, in rows.
+const HEAD_ROWS: usize = 2048;
+
+/// The summed loss of the targets that count, nats, as a scalar that gradients start from.
+pub(crate) fn loss_sum(
+    model: &dyn TrainedModel,
+    text: &TextBatch,
+    weights: &WeightValues,
+) -> Result<Tensor, TrainError> {
+    let hidden = model.hidden(&text.ids, text.batch, weights)?;
+    let head = model.head(weights);
+    Ok(gradients::cross_entropy(&hidden, &head.tensor, head.trained, &text.targets, &text.mask, HEAD_ROWS)?)
+}
+
+/// The loss of each row, nats, `[rows]`, without gradients; 0 where the target does not count.
+pub(crate) fn row_losses(
+    model: &dyn TrainedModel,
+    text: &TextBatch,
+    weights: &WeightValues,
+) -> Result<Vec<f32>, TrainError> {
+    let hidden = model.hidden(&text.ids, text.batch, weights)?.detach();
+    let head = model.head(weights).tensor;
+    let losses = gradients::row_losses(&hidden, &head, &text.targets, HEAD_ROWS)?;
+    Ok((losses * &text.mask)?.to_vec1()?)
+}

@@ -1,0 +1,47 @@
+//! A mixture of experts inside a pack, with gradients.
+
+use candle_core::{D, DType, Tensor};
+use modularbase_gradients as gradients;
+
+use super::{WeightValue, forward::linear};
+use crate::TrainError;
+
+/// The weights of a [`modularbase_graph::Op::MoeFfn`].
+pub(super) struct MoeWeights<'a> {
+    pub(super) router: &'a WeightValue,
+    pub(super) gate: &'a WeightValue,
+    pub(super) up: &'a WeightValue,
+    pub(super) down: &'a WeightValue,
+}
+
+/// Every expert over every row, then those of the `top_k` by their renormalised weight. The choice itself has no
+/// gradient; the weights of the chosen ones have (Mixtral, section 2.1).
+pub(super) fn moe_ffn(
+    x: &Tensor,
+    weights: &MoeWeights<'_>,
+    experts: usize,
+    top_k: usize,
+) -> Result<Tensor, TrainError> {
+    let (rows, width) = x.dims2()?;
+    let inner = weights.gate.tensor.dim(0)? / experts;
+    let logits = linear(x, weights.router, None)?.to_dtype(DType::F32)?;
+    // A logit that is not chosen becomes so small that its exponential is zero.
+    let order = logits.detach().arg_sort_last_dim(false)?.narrow(1, 0, top_k)?.contiguous()?;
+    let hidden = Tensor::full(-1e30_f32, (rows, experts), x.device())?;
+    let mask = hidden.scatter(&order, &Tensor::zeros((rows, top_k), DType::F32, x.device())?, D::Minus1)?;
+    let choice = gradients::softmax(&(logits + mask)?)?.to_dtype(x.dtype())?;
+    let gate = linear(x, weights.gate, None)?;
+    let hidden = gradients::silu_mul(&gate, &linear(x, weights.up, None)?)?;
+    let mut sum: Option<Tensor> = None;
+    for expert in 0..experts {
+        let part = hidden.narrow(1, expert * inner, inner)?.contiguous()?;
+        let down = weights.down.tensor.narrow(0, expert * width, width)?.contiguous()?;
+        let part = linear(&part, &WeightValue { tensor: down, trained: weights.down.trained }, None)?;
+        let part = part.broadcast_mul(&choice.narrow(1, expert, 1)?)?;
+        sum = Some(match sum {
+            Some(sum) => (sum + part)?,
+            None => part,
+        });
+    }
+    sum.ok_or_else(|| TrainError::Graph("a mixture of no experts".to_owned()))
+}
