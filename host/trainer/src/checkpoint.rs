@@ -1,7 +1,7 @@
 //! Checkpoints: everything a run needs to go on with the same numbers.
 //!
-//! A checkpoint is a folder `step-000100` with `weights.safetensors` (masters, f32), `moments.safetensors` (both
-//! moments of AdamW, f32) and `state.json`. It is written beside and renamed, so that a folder of that name is whole.
+//! A checkpoint is a folder `step-000100` with `weights.safetensors` (masters, f32), `moments.safetensors` (AdamW's
+//! state) and `state.json`. It is written beside and renamed, so that a folder of that name is whole.
 //! The order of the text depends on seed and step alone and needs no place here.
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,8 +24,6 @@ const STATE: &str = "state.json";
 pub struct RunState {
     /// Steps taken.
     pub step: u64,
-    /// Steps that AdamW counts.
-    pub optimizer_step: u64,
     /// Tokens that counted for a loss.
     pub tokens: u64,
     /// Time spent training, s.
@@ -58,8 +56,8 @@ pub struct Checkpoint {
     pub state: RunState,
     /// Master weights.
     pub weights: BTreeMap<String, Tensor>,
-    /// Moments of the optimizer, by its own names.
-    pub moments: BTreeMap<String, Tensor>,
+    /// State of the optimizer, by its own names.
+    pub moments: HashMap<String, Tensor>,
 }
 
 /// The checkpoints of a run in one folder.
@@ -180,17 +178,20 @@ fn read(path: &Path) -> Result<Checkpoint, TrainError> {
         ))
     };
     let state = serde_json::from_slice(&bytes).map_err(|error| damaged(&state, error.to_string()))?;
-    let tensors = |name: &str| -> Result<BTreeMap<String, Tensor>, TrainError> {
+    let tensors = |name: &str| -> Result<HashMap<String, Tensor>, TrainError> {
         let file = path.join(name);
         let tensors = candle_core::safetensors::load(&file, &Device::Cpu);
-        Ok(tensors.map_err(|error| damaged(&file, error.to_string()))?.into_iter().collect())
+        tensors.map_err(|error| damaged(&file, error.to_string()))
     };
-    Ok(Checkpoint { state, weights: tensors(WEIGHTS)?, moments: tensors(MOMENTS)? })
+    Ok(Checkpoint { state, weights: tensors(WEIGHTS)?.into_iter().collect(), moments: tensors(MOMENTS)? })
 }
 
-fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+fn write_tensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+) -> Result<(), TrainError> {
     let tensors: HashMap<&str, Tensor> =
-        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+        tensors.into_iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
     candle_core::safetensors::save(&tensors, path).map_err(|error| match error {
         candle_core::Error::Io(source) => TrainError::file("write", path)(source),
         other => TrainError::file("write", path)(std::io::Error::other(other.to_string())),
@@ -221,7 +222,7 @@ mod tests {
         Checkpoint {
             state: RunState { step, tokens: 7, fingerprint: "f".into(), ..RunState::default() },
             weights: [("a".to_owned(), tensor.clone())].into(),
-            moments: [("m.a".to_owned(), tensor)].into(),
+            moments: [("a.m".to_owned(), tensor)].into(),
         }
     }
 

@@ -38,6 +38,8 @@ pub struct DataConfig {
     pub train: Vec<PathBuf>,
     /// Text that decides which checkpoint is best; never trained on.
     pub validation: Vec<PathBuf>,
+    /// General text that is looked at beside it; never trained on.
+    pub general_validation: Vec<PathBuf>,
     /// General text that is mixed in, so that the pack does little harm on other text.
     pub general: Vec<PathBuf>,
     /// Share of rows from `general`, 0 to 1.
@@ -192,7 +194,8 @@ impl TrainConfig {
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let data = &mut config.data;
-        for file in data.train.iter_mut().chain(&mut data.validation).chain(&mut data.general) {
+        let files = data.train.iter_mut().chain(&mut data.validation);
+        for file in files.chain(&mut data.general).chain(&mut data.general_validation) {
             *file = folder.join(&*file);
         }
         config.check()?;

@@ -59,15 +59,15 @@ pub enum TrainError {
     },
     /// The loss is no number any more.
     #[error(
-        "the loss of step {step} is {loss}, first seen in {place}; the last good checkpoint is {checkpoint}. \
+        "step {step} gave {value} where a number was expected, first in {place}; the last good checkpoint is {checkpoint}. \
          Lower optimizer.learning_rate or optimizer.clip, or look at the text of that step"
     )]
     NotFinite {
         /// The step, from 0.
         step: u64,
         /// `NaN` or infinite.
-        loss: f32,
-        /// A node of the graph, or the loss itself.
+        value: f32,
+        /// A node of the graph, the loss, or the gradients.
         place: Box<str>,
         /// Where to go on from.
         checkpoint: Box<str>,

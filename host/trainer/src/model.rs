@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use modularbase_gradients as gradients;
 
-use crate::{Batch, Compute, Parameters, Quantizer, TrainError, WeightValue, WeightValues};
+use crate::{Batch, Compute, Parameters, Quantizer, TextBatch, TrainError, WeightValues};
 
 /// A model whose loss on the next token can be computed and led back to its parameters.
 pub trait TrainedModel {
@@ -28,7 +28,7 @@ pub trait TrainedModel {
     fn hidden(&self, ids: &Tensor, batch: Batch, weights: &WeightValues) -> Result<Tensor, TrainError>;
 
     /// The LM head `[vocab, hidden]`.
-    fn head(&self, weights: &WeightValues) -> WeightValue;
+    fn head(&self, weights: &WeightValues) -> Tensor;
 
     /// What each parameter that ships as a delta differs from: the base's own values, f32 in host memory.
     ///
@@ -50,21 +50,6 @@ pub trait TrainedModel {
     ) -> Result<Option<String>, TrainError>;
 }
 
-/// Rows of text on a device.
-#[derive(Debug, Clone)]
-pub struct TextBatch {
-    /// How they lie.
-    pub batch: Batch,
-    /// Ids that are read, `[rows]`, u32.
-    pub ids: Tensor,
-    /// The id that follows each, `[rows]`, u32.
-    pub targets: Tensor,
-    /// 1 where the target counts, else 0; `[rows]`, f32.
-    pub mask: Tensor,
-    /// How many count.
-    pub counted: usize,
-}
-
 /// Logits `[rows, vocab]` that are held at once, in rows.
 const HEAD_ROWS: usize = 2048;
 
@@ -76,7 +61,7 @@ pub(crate) fn loss_sum(
 ) -> Result<Tensor, TrainError> {
     let hidden = model.hidden(&text.ids, text.batch, weights)?;
     let head = model.head(weights);
-    Ok(gradients::cross_entropy(&hidden, &head.tensor, head.trained, &text.targets, &text.mask, HEAD_ROWS)?)
+    Ok(gradients::cross_entropy(&hidden, &head, &text.targets, &text.mask, HEAD_ROWS)?)
 }
 
 /// The loss of each row, nats, `[rows]`, without gradients; 0 where the target does not count.
@@ -85,8 +70,7 @@ pub(crate) fn row_losses(
     text: &TextBatch,
     weights: &WeightValues,
 ) -> Result<Vec<f32>, TrainError> {
-    let hidden = model.hidden(&text.ids, text.batch, weights)?.detach();
-    let head = model.head(weights).tensor;
-    let losses = gradients::row_losses(&hidden, &head, &text.targets, HEAD_ROWS)?;
+    let hidden = model.hidden(&text.ids, text.batch, weights)?;
+    let losses = gradients::cross_entropy_rows(&hidden, &model.head(weights), &text.targets, HEAD_ROWS)?;
     Ok((losses * &text.mask)?.to_vec1()?)
 }

@@ -10,7 +10,7 @@ use modularbase_graph::{CheckedGraph, Init};
 
 use crate::{
     Batch, Compute, Network, NetworkInput, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase,
-    WeightValue, WeightValues, initial_values,
+    WeightValues, initial_values,
 };
 
 /// A pack that is trained: every weight of its graph is a parameter.
@@ -94,7 +94,7 @@ impl PackModel {
                 .ok_or_else(|| TrainError::Graph(format!("no value of {:?} for `{name}`", spec.shape)))?;
             let dtype = if spec.shape.len() == 1 { DType::F32 } else { compute.dtype };
             let tensor = value.to_dtype(dtype)?.to_device(&compute.device)?;
-            weights.insert(name.to_owned(), WeightValue { tensor, trained: false });
+            weights.insert(name.to_owned(), tensor);
         }
         Ok(weights)
     }
@@ -121,7 +121,7 @@ impl TrainedModel for PackModel {
                 Some(quantized) => gradients::straight_through(master, &quantized)?,
                 None => master.clone(),
             };
-            weights.insert(name.to_owned(), WeightValue { tensor, trained: true });
+            weights.insert(name.to_owned(), tensor);
         }
         Ok(weights)
     }
@@ -131,8 +131,8 @@ impl TrainedModel for PackModel {
         self.base.behind_slot(&self.expert(&before, batch, weights)?, batch)
     }
 
-    fn head(&self, _: &WeightValues) -> WeightValue {
-        WeightValue { tensor: self.base.head().clone(), trained: false }
+    fn head(&self, _: &WeightValues) -> Tensor {
+        self.base.head().clone()
     }
 
     fn delta_bases(&self) -> Result<BTreeMap<String, Vec<f32>>, TrainError> {

@@ -5,7 +5,7 @@ use modularbase_core::BaseFile;
 use modularbase_graph::{Init, WeightSpec};
 use pack_sdk::{BaseShape, SlotRange, base_graphs, base_weights};
 
-use crate::{Batch, Compute, Network, NetworkInput, TrainError, WeightValue, WeightValues};
+use crate::{Batch, Compute, Network, NetworkInput, TrainError, WeightValues};
 
 /// The frozen parts of a base around its slot, on a device.
 pub struct TrainingBase {
@@ -40,10 +40,10 @@ impl TrainingBase {
         let names: Vec<String> = around.map(|(name, _)| name.to_owned()).chain(head).collect();
         for name in names {
             let tensor = match name == base_weights::OUTPUT && base.file.tied_head() {
-                true => base.weights[base_weights::TOKEN_EMBD].tensor.clone(),
+                true => base.weights[base_weights::TOKEN_EMBD].clone(),
                 false => base.frozen(&name)?,
             };
-            base.weights.insert(name, WeightValue { tensor, trained: false });
+            base.weights.insert(name, tensor);
         }
         Ok(base)
     }
@@ -111,12 +111,12 @@ impl TrainingBase {
     /// The device fails.
     pub fn behind_slot(&self, hidden: &Tensor, batch: Batch) -> Result<Tensor, TrainError> {
         let hidden = self.fusion.forward(NetworkInput::Hidden(hidden), batch, &self.weights)?;
-        let gain = &self.weights[base_weights::OUTPUT_NORM].tensor;
+        let gain = &self.weights[base_weights::OUTPUT_NORM];
         Ok(modularbase_gradients::rms_norm(&hidden, gain, self.shape().rms_norm_eps as f32)?)
     }
 
     /// The LM head `[vocab, hidden]`, frozen.
     pub fn head(&self) -> &Tensor {
-        &self.weights[base_weights::OUTPUT].tensor
+        &self.weights[base_weights::OUTPUT]
     }
 }

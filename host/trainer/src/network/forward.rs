@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use modularbase_gradients as gradients;
 use modularbase_graph::{Node, NodeId, Op, RopeLayout, RopeSpec};
 
-use super::{Network, NetworkInput, WeightValue, WeightValues, moe};
+use super::{Network, NetworkInput, WeightValues, moe};
 use crate::{Batch, TrainError};
 
 /// The values of a pass, each dropped after its last use; what the backward pass needs, autograd keeps.
@@ -59,7 +59,7 @@ impl<'a> Forward<'a> {
         &self.network.graph.graph().nodes[id].name
     }
 
-    fn weight(&self, id: NodeId) -> Result<&'a WeightValue, TrainError> {
+    fn weight(&self, id: NodeId) -> Result<&'a Tensor, TrainError> {
         let name = self.name(id);
         self.weights.get(name).ok_or_else(|| TrainError::Graph(format!("the weight `{name}` has no value")))
     }
@@ -94,21 +94,21 @@ impl<'a> Forward<'a> {
             Op::Embedding => {
                 let ids = self.take(inputs[0])?;
                 let table = self.weight(inputs[1])?;
-                gradients::embedding(&ids, &table.tensor)?.to_dtype(self.network.compute.dtype)?
+                gradients::embedding(&ids, table)?.to_dtype(self.network.compute.dtype)?
             }
             Op::Linear => {
                 let x = self.take(inputs[0])?;
                 let bias = inputs.get(2).map(|&bias| self.weight(bias)).transpose()?;
-                linear(&x, self.weight(inputs[1])?, bias)?
+                gradients::linear(&x, self.weight(inputs[1])?, bias)?
             }
             Op::RmsNorm { eps } => {
                 let x = self.take(inputs[0])?;
-                gradients::rms_norm(&x, &self.weight(inputs[1])?.tensor, *eps)?
+                gradients::rms_norm(&x, self.weight(inputs[1])?, *eps)?
             }
             Op::LayerNorm { eps } => {
                 let x = self.take(inputs[0])?;
                 let (weight, bias) = (self.weight(inputs[1])?, self.weight(inputs[2])?);
-                gradients::layer_norm(&x, &weight.tensor, &bias.tensor, *eps)?
+                gradients::layer_norm(&x, weight, bias, *eps)?
             }
             Op::Rope(spec) => {
                 let table = self.rope_table(spec)?;
@@ -133,7 +133,7 @@ impl<'a> Forward<'a> {
             Op::Mul => {
                 let x = self.take(inputs[0])?;
                 match self.is_weight(inputs[1]) {
-                    true => x.broadcast_mul(&self.weight(inputs[1])?.tensor.to_dtype(x.dtype())?)?,
+                    true => x.broadcast_mul(&self.weight(inputs[1])?.to_dtype(x.dtype())?)?,
                     false => (x * self.take(inputs[1])?)?,
                 }
             }
@@ -155,17 +155,4 @@ impl<'a> Forward<'a> {
             }
         })
     }
-}
-
-/// `x w^T + bias`.
-pub(super) fn linear(
-    x: &Tensor,
-    weight: &WeightValue,
-    bias: Option<&WeightValue>,
-) -> Result<Tensor, TrainError> {
-    let bias = bias.map(|bias| &bias.tensor);
-    Ok(match weight.trained {
-        true => gradients::linear(x, &weight.tensor, bias)?,
-        false => gradients::frozen_linear(x, &weight.tensor, bias)?,
-    })
 }

@@ -10,17 +10,9 @@ use modularbase_graph::{CheckedGraph, Graph, NodeId, Op, Shape, WeightSpec, infe
 
 use crate::{Batch, Compute, TrainError};
 
-/// A weight as a step uses it.
-#[derive(Debug, Clone)]
-pub struct WeightValue {
-    /// A matrix in the compute dtype or f32, a vector in f32.
-    pub tensor: Tensor,
-    /// Whether a gradient leads on from it. A frozen weight costs no weight gradient.
-    pub trained: bool,
-}
-
-/// The weights of a graph by name, as one step uses them.
-pub type WeightValues = HashMap<String, WeightValue>;
+/// The weights of a graph by name, as one step uses them: matrices in the compute dtype or f32, vectors in f32. Those
+/// that autograd tracks get gradients, the others cost none.
+pub type WeightValues = HashMap<String, Tensor>;
 
 /// What flows into a network.
 #[derive(Debug, Clone, Copy)]

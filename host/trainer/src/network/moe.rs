@@ -3,15 +3,14 @@
 use candle_core::{D, DType, Tensor};
 use modularbase_gradients as gradients;
 
-use super::{WeightValue, forward::linear};
 use crate::TrainError;
 
 /// The weights of a [`modularbase_graph::Op::MoeFfn`].
 pub(super) struct MoeWeights<'a> {
-    pub(super) router: &'a WeightValue,
-    pub(super) gate: &'a WeightValue,
-    pub(super) up: &'a WeightValue,
-    pub(super) down: &'a WeightValue,
+    pub(super) router: &'a Tensor,
+    pub(super) gate: &'a Tensor,
+    pub(super) up: &'a Tensor,
+    pub(super) down: &'a Tensor,
 }
 
 /// Every expert over every row, then those of the `top_k` by their renormalised weight. The choice itself has no
@@ -23,20 +22,20 @@ pub(super) fn moe_ffn(
     top_k: usize,
 ) -> Result<Tensor, TrainError> {
     let (rows, width) = x.dims2()?;
-    let inner = weights.gate.tensor.dim(0)? / experts;
-    let logits = linear(x, weights.router, None)?.to_dtype(DType::F32)?;
+    let inner = weights.gate.dim(0)? / experts;
+    let logits = gradients::linear(x, weights.router, None)?.to_dtype(DType::F32)?;
     // A logit that is not chosen becomes so small that its exponential is zero.
     let order = logits.detach().arg_sort_last_dim(false)?.narrow(1, 0, top_k)?.contiguous()?;
     let hidden = Tensor::full(-1e30_f32, (rows, experts), x.device())?;
     let mask = hidden.scatter(&order, &Tensor::zeros((rows, top_k), DType::F32, x.device())?, D::Minus1)?;
     let choice = gradients::softmax(&(logits + mask)?)?.to_dtype(x.dtype())?;
-    let gate = linear(x, weights.gate, None)?;
-    let hidden = gradients::silu_mul(&gate, &linear(x, weights.up, None)?)?;
+    let gate = gradients::linear(x, weights.gate, None)?;
+    let hidden = gradients::silu_mul(&gate, &gradients::linear(x, weights.up, None)?)?;
     let mut sum: Option<Tensor> = None;
     for expert in 0..experts {
         let part = hidden.narrow(1, expert * inner, inner)?.contiguous()?;
-        let down = weights.down.tensor.narrow(0, expert * width, width)?.contiguous()?;
-        let part = linear(&part, &WeightValue { tensor: down, trained: weights.down.trained }, None)?;
+        let down = weights.down.narrow(0, expert * width, width)?.contiguous()?;
+        let part = gradients::linear(&part, &down, None)?;
         let part = part.broadcast_mul(&choice.narrow(1, expert, 1)?)?;
         sum = Some(match sum {
             Some(sum) => (sum + part)?,
