@@ -120,6 +120,9 @@ pub(crate) enum Command {
     Top(TopArguments),
     /// Measure how well the model predicts a text: the mean loss in nats a token.
     Score(ScoreArguments),
+    /// Train packs on text.
+    #[command(subcommand)]
+    Train(TrainCommand),
     /// Measure speed and memory; the entry behind `cargo xtask bench`.
     #[command(hide = true)]
     Bench(BenchArguments),
@@ -334,6 +337,38 @@ pub(crate) enum QuarantineCommand {
         #[command(flatten)]
         host: HostChoice,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Train a pack: its own graph in the slot of the base, which stays as it is.
+    Pack(TrainPackArguments),
+    /// Print a training configuration with every setting at its default.
+    Config,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainPackArguments {
+    /// The pack: a folder that `cargo xtask pack build` laid out, or a name in the packs folder.
+    pub(crate) pack: String,
+    /// The training configuration; see `train config`.
+    #[arg(long = "train-config", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Where relative paths of texts in the configuration begin (default: its own folder).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where checkpoints, metrics and weights go; a run that is there goes on (default: train/<name> here).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// A setting that stands above the configuration's, such as `optimizer.learning_rate=3e-4`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+/// A setting written `key=value`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ mod settings;
 mod terminal;
 mod times;
 mod top;
+mod train;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
         Command::Packs(command) => return packs::command(command, &settings),
         Command::Top(arguments) => top::top(&arguments, &settings)?,
         Command::Score(arguments) => score::score(&arguments, &settings, started)?,
+        Command::Train(command) => train::command(command, &settings)?,
         Command::Bench(arguments) => bench::bench(&arguments.what, &settings, started)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -182,17 +182,36 @@ impl Default for CheckpointConfig {
 }
 
 impl TrainConfig {
-    /// Reads a file and makes its paths absolute.
+    /// Reads a file. Relative paths in it are below `data_folder`, or without one below the file's own folder.
     ///
     /// # Errors
     /// A file that can't be read, an unknown or meaningless setting; the message has line and column.
-    pub fn read(path: &Path) -> Result<Self, TrainError> {
+    pub fn read(path: &Path, data_folder: Option<&Path>) -> Result<Self, TrainError> {
+        Self::read_with(path, data_folder, &[])
+    }
+
+    /// As [`TrainConfig::read`], with settings that stand above the file's: `("optimizer.learning_rate", "3e-4")`,
+    /// values as TOML writes them.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::read`]; a setting that there is not.
+    pub fn read_with(
+        path: &Path,
+        data_folder: Option<&Path>,
+        above: &[(String, String)],
+    ) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(TrainError::file("read", path))?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| TrainError::ConfigFile {
-            path: path.to_path_buf(),
-            reason: error.to_string(),
-        })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let wrong = |reason: String| TrainError::ConfigFile { path: path.to_path_buf(), reason };
+        // Read as it is first: what is wrong in the file is said with its line.
+        let mut config: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if !above.is_empty() {
+            let mut table: toml::Table = text.parse().map_err(|error| wrong(format!("{error}")))?;
+            for (key, value) in above {
+                set(&mut table, key, value).map_err(wrong)?;
+            }
+            config = table.try_into().map_err(|error| wrong(error.to_string()))?;
+        }
+        let folder = data_folder.or(path.parent()).unwrap_or(Path::new(""));
         let data = &mut config.data;
         let files = data.train.iter_mut().chain(&mut data.validation);
         for file in files.chain(&mut data.general).chain(&mut data.general_validation) {
@@ -283,6 +302,23 @@ impl TrainConfig {
     }
 }
 
+/// Puts `value` where the dotted `key` leads.
+fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    let parsed: toml::Table = format!("value = {value}")
+        .parse()
+        .or_else(|_| format!("value = {value:?}").parse())
+        .map_err(|error: toml::de::Error| format!("`{key}` can't be {value}: {error}"))?;
+    let mut folder = table;
+    let mut words: Vec<&str> = key.split('.').collect();
+    let last = words.pop().unwrap_or(key);
+    for word in words {
+        let entry = folder.entry(word).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        folder = entry.as_table_mut().ok_or_else(|| format!("`{word}` in `{key}` is no table"))?;
+    }
+    folder.extend(parsed.into_iter().map(|(_, value)| (last.to_owned(), value)));
+    Ok(())
+}
+
 /// Optional values that are written as their `Display` and read by their `FromStr`.
 mod text_form {
     use std::{fmt::Display, str::FromStr};
@@ -325,12 +361,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("train.toml");
         std::fs::write(&path, "[data]\ntrain = [\"a.jsonl\"]\n[quantization]\nformat = \"delta-q2\"\n").unwrap();
-        let config = TrainConfig::read(&path).unwrap();
+        let config = TrainConfig::read(&path, None).unwrap();
         assert_eq!(config.data.train, [folder.path().join("a.jsonl")]);
         assert_eq!(config.quantization.format, Some(DeltaFormat::Q2));
         std::fs::write(&path, "stepps = 3\n").unwrap();
-        let message = TrainConfig::read(&path).unwrap_err().to_string();
+        let message = TrainConfig::read(&path, None).unwrap_err().to_string();
         assert!(message.contains("stepps") && message.contains("line 1"), "{message}");
+    }
+
+    #[test]
+    fn settings_of_the_command_line_stand_above_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train.toml");
+        std::fs::write(&path, "steps = 3\n").unwrap();
+        let above = |key: &str, value: &str| {
+            TrainConfig::read_with(&path, Some(Path::new("/data")), &[(key.to_owned(), value.to_owned())])
+        };
+        assert_eq!(above("optimizer.learning_rate", "3e-4").unwrap().optimizer.learning_rate, 3e-4);
+        assert_eq!(above("quantization.format", "delta-q1").unwrap().quantization.format, Some(DeltaFormat::Q1));
+        assert_eq!(above("data.train", "[\"a\"]").unwrap().data.train, [Path::new("/data/a")]);
+        assert!(above("optimizer.rate", "1").unwrap_err().to_string().contains("rate"));
     }
 
     #[test]

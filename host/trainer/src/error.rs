@@ -44,6 +44,9 @@ pub enum TrainError {
     /// A delta that can't be encoded.
     #[error(transparent)]
     Delta(Box<modularbase_deltas::DeltaError>),
+    /// Weights that can't be written in the form that ships.
+    #[error(transparent)]
+    Weights(Box<modularbase_loader::WriteWeightsError>),
     /// A checkpoint that does not belong to this run or is damaged.
     #[error("the checkpoint can't be used: {0}")]
     Checkpoint(Box<str>),
@@ -115,6 +118,11 @@ impl TrainError {
         move |source| Self::File { action, path, source }
     }
 
+    /// Whether somebody wanted the work to end.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Corpus(error) if matches!(**error, modularbase_corpus::CorpusError::Cancelled))
+    }
+
     /// Whether the device had no room, in candle's and the driver's words.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         let Self::Tensor(error) = self else { return false };
@@ -156,5 +164,11 @@ impl From<modularbase_deltas::DeltaError> for TrainError {
 impl From<modularbase_core::TokenizerError> for TrainError {
     fn from(error: modularbase_core::TokenizerError) -> Self {
         Self::Tokenizer(Box::new(error))
+    }
+}
+
+impl From<modularbase_loader::WriteWeightsError> for TrainError {
+    fn from(error: modularbase_loader::WriteWeightsError) -> Self {
+        Self::Weights(Box::new(error))
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use modularbase_corpus::{
-    CorpusError, Encoder, LossOn, MixedRows, PackedRows, Progress, ReadOptions, TokenCache, TokenizedCorpus,
+    Encoder, LossOn, MixedRows, PackedRows, Progress, ReadOptions, TokenCache, TokenizedCorpus,
     TokenizedDocument, Window, windows,
 };
 
@@ -140,9 +140,4 @@ fn is_held_back(document: &TokenizedDocument<'_>, sources: &[String]) -> bool {
 fn digest_of(document: &TokenizedDocument<'_>) -> String {
     let bytes: Vec<u8> = document.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     digest(&[&bytes])
-}
-
-/// Whether an error says that encoding was interrupted.
-pub(crate) fn is_cancelled(error: &TrainError) -> bool {
-    matches!(error, TrainError::Corpus(inner) if matches!(**inner, CorpusError::Cancelled))
 }

@@ -32,6 +32,7 @@ use crate::settings::{Settings, cache_folder};
 
 pub(crate) use list::reports_table;
 pub(crate) use report_table::{one_line, reason, short};
+pub(crate) use unfinished_pack::UnfinishedPack;
 pub(crate) use wishes::outcome_text;
 
 /// Runs one of the commands.
@@ -90,6 +91,6 @@ fn prober() -> Prober {
 }
 
 /// The failure of a pack that can't be looked at.
-fn bad_pack(message: impl Into<String>) -> Failure {
+pub(crate) fn bad_pack(message: impl Into<String>) -> Failure {
     Failure::new(Exit::BadPack, message)
 }

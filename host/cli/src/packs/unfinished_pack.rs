@@ -11,16 +11,18 @@ use super::bad_pack;
 use crate::failure::Failure;
 
 /// What is known of it, its graph included.
-pub(super) struct UnfinishedPack {
+pub(crate) struct UnfinishedPack {
+    /// Its name.
+    pub(crate) name: String,
     /// Its weights file and how the numbers are to be stored; `None` when it has none of its own.
-    pub(super) weights: Option<(FileName, Dtype)>,
+    pub(crate) weights: Option<(FileName, Dtype)>,
     /// Its graph for the base; shapes are checked.
-    pub(super) graph: CheckedGraph,
+    pub(crate) graph: CheckedGraph,
 }
 
 impl UnfinishedPack {
     /// Reads the manifest, inspects the library and lets a child process build the graph.
-    pub(super) fn read(dir: &Path, base: &BaseContext) -> anyhow::Result<Self> {
+    pub(crate) fn read(dir: &Path, base: &BaseContext) -> anyhow::Result<Self> {
         let manifest = read_manifest(dir)?;
         let refused = |what: &str| bad_pack(format!("pack `{}`: {what}", manifest.pack.name));
         fits_base(&manifest, base)
@@ -42,7 +44,7 @@ impl UnfinishedPack {
         copies_fit_base(graph.graph(), &base.shape)
             .map_err(|error| anyhow::Error::new(error).context(refused("its graph does not fit the base")))?;
         let weights = manifest.weights.map(|weights| (weights.file, weights.dtype));
-        Ok(Self { weights, graph })
+        Ok(Self { name: manifest.pack.name.to_string(), weights, graph })
     }
 }
 

@@ -1,0 +1,17 @@
+//! `train ...`: from text to weights.
+
+mod observer;
+mod pack;
+mod pack_folder;
+
+use crate::arguments::TrainCommand;
+use crate::settings::Settings;
+use crate::terminal::print;
+
+/// Runs one of the commands.
+pub(crate) fn command(command: TrainCommand, settings: &Settings) -> anyhow::Result<()> {
+    match command {
+        TrainCommand::Pack(arguments) => pack::train(&arguments, settings),
+        TrainCommand::Config => print(&modularbase_trainer::TrainConfig::default().to_toml()),
+    }
+}

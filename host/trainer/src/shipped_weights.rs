@@ -1,0 +1,79 @@
+//! The weights of a trained pack in the form that ships.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use manifests::Dtype;
+use modularbase_deltas::DeltaFormat;
+use modularbase_loader::{NewWeight, write_weights};
+
+use crate::{PackModel, Quantizer, TrainError, TrainedModel, run::deltas};
+
+/// Block formats have rows of whole blocks of this many values.
+const BLOCK: usize = 32;
+
+/// A weights file before it is written.
+pub struct ShippedWeights {
+    weights: Vec<NewWeight>,
+    /// The dtype that the manifest names.
+    pub dtype: Dtype,
+}
+
+impl ShippedWeights {
+    /// Encodes master weights: as deltas what the base has a tensor for, else `q8_0`; vectors stay f32. Without a
+    /// format everything is bf16. `quantizer` brings the levels that training saw; without one they are fitted now.
+    ///
+    /// # Errors
+    /// Values that are not finite.
+    pub fn encode(
+        model: &PackModel,
+        masters: &BTreeMap<String, Tensor>,
+        format: Option<DeltaFormat>,
+        quantizer: Option<&Quantizer>,
+    ) -> Result<Self, TrainError> {
+        let deltas = match format {
+            Some(_) => deltas(model, masters)?,
+            None => BTreeMap::new(),
+        };
+        let fitted = match (format, quantizer) {
+            (Some(format), None) => Some(Quantizer::fit(format, &deltas)?),
+            _ => None,
+        };
+        let quantizer = quantizer.or(fitted.as_ref());
+        let mut weights = Vec::with_capacity(masters.len());
+        for (name, master) in masters {
+            let shape = master.dims();
+            let levels = quantizer.and_then(|quantizer| quantizer.levels_of(name));
+            weights.push(match (deltas.get(name), levels, model.source(name)) {
+                (Some(delta), Some(levels), Some(source)) => {
+                    NewWeight::of_delta(name, shape, source, delta, levels)?
+                }
+                _ => {
+                    let in_blocks = shape.len() == 2 && shape[1].is_multiple_of(BLOCK);
+                    let dtype = match (shape.len(), format) {
+                        (1, _) => Dtype::F32,
+                        (_, Some(_)) if in_blocks => Dtype::Q8_0,
+                        _ => Dtype::Bf16,
+                    };
+                    NewWeight::of_values(name, shape, &master.flatten_all()?.to_vec1()?, dtype)?
+                }
+            });
+        }
+        let dtype = match format {
+            Some(DeltaFormat::Q1) => Dtype::DeltaQ1,
+            Some(DeltaFormat::Q2) => Dtype::DeltaQ2,
+            Some(DeltaFormat::Q3) => Dtype::DeltaQ3,
+            None => Dtype::Bf16,
+        };
+        Ok(Self { weights, dtype })
+    }
+
+    /// Writes the file, whole or not at all; gives its bytes.
+    ///
+    /// # Errors
+    /// A full disk, say.
+    pub fn write(&self, path: &Path) -> Result<u64, TrainError> {
+        Ok(write_weights(path, &self.weights)?)
+    }
+}
