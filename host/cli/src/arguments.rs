@@ -352,8 +352,8 @@ pub(crate) struct TrainPackArguments {
     /// The pack: a folder that `cargo xtask pack build` laid out, or a name in the packs folder.
     pub(crate) pack: String,
     /// The training configuration; see `train config`.
-    #[arg(long = "train-config", value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    pub(crate) train_config: PathBuf,
     /// Where relative paths of texts in the configuration begin (default: its own folder).
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

@@ -8,7 +8,7 @@ use manifests::Dtype;
 use modularbase_deltas::DeltaFormat;
 use modularbase_loader::{NewWeight, write_weights};
 
-use crate::{PackModel, Quantizer, TrainError, TrainedModel, run::deltas};
+use crate::{PackModel, Quantizer, TrainError, run::deltas};
 
 /// Block formats have rows of whole blocks of this many values.
 const BLOCK: usize = 32;

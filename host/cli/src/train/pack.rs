@@ -25,7 +25,7 @@ use crate::terminal::{bytes_text, notice, print_json, print_line};
 /// Trains a pack and writes its weights beside the run.
 pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyhow::Result<()> {
     let _scope = Scope::enter(Meaning::Cancel);
-    let config = TrainConfig::read_with(&arguments.config, arguments.data.as_deref(), &arguments.set)
+    let config = TrainConfig::read_with(&arguments.train_config, arguments.data.as_deref(), &arguments.set)
         .map_err(explain)?;
     let folder = find(&arguments.pack, settings)?;
     let context = base_context(settings)?;
