@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use manifests::{
-    BUILTIN_BASES, DeltaWeights, BaseManifest, ByteSize, Dtype, HostConfig, MemoryDeclaration, PackManifest, PackSource,
-    PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
+    BUILTIN_BASES, BaseManifest, ByteSize, DeltaWeights, Dtype, HostConfig, MemoryDeclaration, PackManifest,
+    PackSource, PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
 };
 use proptest::prelude::*;
 

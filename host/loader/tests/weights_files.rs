@@ -180,9 +180,8 @@ fn deltas_and_other_formats_in_one_file_come_back_as_they_were_written() {
 fn what_no_file_may_hold_is_not_written() {
     let levels = Levels::gaussian(DeltaFormat::Q2, 1.0);
     let message = |result: Result<NewWeight, WriteWeightsError>| result.unwrap_err().to_string();
-    let values = |shape: &[usize], dtype| {
-        NewWeight::of_values("w", shape, &vec![0.0; shape.iter().product()], dtype)
-    };
+    let values =
+        |shape: &[usize], dtype| NewWeight::of_values("w", shape, &vec![0.0; shape.iter().product()], dtype);
     assert!(message(values(&[2, 40], Dtype::Q8_0)).contains("no whole blocks; use f16 or bf16"));
     assert!(message(values(&[64], Dtype::Q4_0)).contains("only matrices are stored in blocks"));
     assert!(message(values(&[2, 64], Dtype::DeltaQ2)).contains("use f32, f16, bf16, q8_0, q4_0 or q4_1"));

@@ -24,14 +24,20 @@ impl Compute {
             DeviceChoice::Cpu => Ok(Self::cpu()),
             DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(TrainError::Device {
                 device: choice.to_string(),
-                reason: "this build has no CUDA support; build with `--features cuda` or use --device cpu".into(),
+                reason: "this build has no CUDA support; build with `--features cuda` or use --device cpu"
+                    .into(),
             }),
-            DeviceChoice::Cuda(ordinal) => match Device::new_cuda(ordinal as usize) {
-                Ok(device) => Ok(Self { device, dtype: DType::BF16 }),
-                Err(error) => {
-                    Err(TrainError::Device { device: choice.to_string(), reason: error.to_string() })
-                }
-            },
+            DeviceChoice::Cuda(ordinal) => {
+                let device = Device::new_cuda(ordinal as usize).and_then(|device| {
+                    modularbase_gradients::prepare_device(&device)?;
+                    Ok(device)
+                });
+                let failed = |error: candle_core::Error| TrainError::Device {
+                    device: choice.to_string(),
+                    reason: error.to_string(),
+                };
+                Ok(Self { device: device.map_err(failed)?, dtype: DType::BF16 })
+            }
         }
     }
 

@@ -360,7 +360,8 @@ mod tests {
     fn paths_are_relative_to_the_file_and_unknown_settings_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("train.toml");
-        std::fs::write(&path, "[data]\ntrain = [\"a.jsonl\"]\n[quantization]\nformat = \"delta-q2\"\n").unwrap();
+        std::fs::write(&path, "[data]\ntrain = [\"a.jsonl\"]\n[quantization]\nformat = \"delta-q2\"\n")
+            .unwrap();
         let config = TrainConfig::read(&path, None).unwrap();
         assert_eq!(config.data.train, [folder.path().join("a.jsonl")]);
         assert_eq!(config.quantization.format, Some(DeltaFormat::Q2));
@@ -378,7 +379,10 @@ mod tests {
             TrainConfig::read_with(&path, Some(Path::new("/data")), &[(key.to_owned(), value.to_owned())])
         };
         assert_eq!(above("optimizer.learning_rate", "3e-4").unwrap().optimizer.learning_rate, 3e-4);
-        assert_eq!(above("quantization.format", "delta-q1").unwrap().quantization.format, Some(DeltaFormat::Q1));
+        assert_eq!(
+            above("quantization.format", "delta-q1").unwrap().quantization.format,
+            Some(DeltaFormat::Q1)
+        );
         assert_eq!(above("data.train", "[\"a\"]").unwrap().data.train, [Path::new("/data/a")]);
         assert!(above("optimizer.rate", "1").unwrap_err().to_string().contains("rate"));
     }

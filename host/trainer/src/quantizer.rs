@@ -44,10 +44,7 @@ impl Quantizer {
     ///
     /// # Errors
     /// Levels that the format does not have.
-    pub fn with_levels(
-        format: DeltaFormat,
-        levels: &BTreeMap<String, Vec<f32>>,
-    ) -> Result<Self, TrainError> {
+    pub fn with_levels(format: DeltaFormat, levels: &BTreeMap<String, Vec<f32>>) -> Result<Self, TrainError> {
         let mut matrices = BTreeMap::new();
         for (name, levels) in levels {
             matrices.insert(name.clone(), MatrixQuantizer::new(Levels::new(format, levels)?));

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use modularbase_corpus::Row;
-use candle_core::backprop::GradStore;
-use modularbase_gradients::{AdamW, AdamWConfig, Parameter, accumulate};
+use modularbase_gradients::{self as gradients, AdamW, AdamWConfig, Parameter, accumulate};
 
 use crate::checkpoint::digest;
 use crate::model::{loss_sum, row_losses};
@@ -123,11 +123,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// A loss that is no number, a device without room, a disk that is full. The last checkpoint stays.
-    pub fn train(
-        &mut self,
-        stop: &AtomicBool,
-        observer: &mut dyn RunObserver,
-    ) -> Result<Ending, TrainError> {
+    pub fn train(&mut self, stop: &AtomicBool, observer: &mut dyn RunObserver) -> Result<Ending, TrainError> {
         if self.state.step == 0 && self.state.best.is_none() {
             self.look(observer)?;
         }
@@ -181,25 +177,24 @@ impl<'a> Run<'a> {
         let rows: Vec<Row> = (0..self.config.batch.rows as u64)
             .map(|row| self.text.rows.row(step * self.config.batch.rows as u64 + row))
             .collect();
-        let counted: usize =
-            rows.iter().map(|row| row.counts.iter().filter(|counts| **counts).count()).sum();
+        let counted: usize = rows.iter().map(|row| row.counts.iter().filter(|counts| **counts).count()).sum();
         let weights = self.model.weights(self.quantizer.as_ref())?;
-        let mut gradients = None;
+        let mut total = None;
         let mut loss = 0.0;
         for part in rows.chunks(self.config.rows_at_once()) {
             let part = TextBatch::of_rows(part, &self.model.compute().device)?;
-            loss += self.accumulate(&part, &weights, counted.max(1), &mut gradients).map_err(|error| {
-                match error.is_out_of_memory() {
+            loss +=
+                self.accumulate(&part, &weights, counted.max(1), &mut total).map_err(|error| match error
+                    .is_out_of_memory()
+                {
                     true => self.out_of_memory(part.batch.sequences, &weights),
                     false => error,
-                }
-            })?;
+                })?;
         }
         let rate = learning_rate(&self.config.optimizer, step, self.config.steps);
         let clip = Some(self.config.optimizer.clip).filter(|clip| *clip > 0.0);
-        let gradients =
-            gradients.ok_or_else(|| TrainError::config("batch.rows", "must be at least 1, found 0"))?;
-        let norm = self.optimizer.step(&gradients, rate, clip)?.to_scalar::<f32>()?;
+        let total = total.ok_or_else(|| TrainError::config("batch.rows", "must be at least 1, found 0"))?;
+        let norm = self.optimizer.step(&total, rate, clip)?.to_scalar::<f32>()?;
         if !norm.is_finite() {
             return Err(self.not_finite("the gradients", norm)?);
         }
@@ -226,18 +221,20 @@ impl<'a> Run<'a> {
         part: &TextBatch,
         weights: &WeightValues,
         counted: usize,
-        gradients: &mut Option<GradStore>,
+        total: &mut Option<GradStore>,
     ) -> Result<f64, TrainError> {
-        let loss = (loss_sum(self.model, part, weights)? / counted as f64)?;
+        let loss = gradients::scale(&loss_sum(self.model, part, weights)?, 1.0 / counted as f32)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             let place = self.model.first_not_finite(&part.ids, part.batch, weights)?;
-            return Err(self.not_finite(&place.map_or("the loss".to_owned(), |node| format!("`{node}`")), value)?);
+            return Err(
+                self.not_finite(&place.map_or("the loss".to_owned(), |node| format!("`{node}`")), value)?
+            );
         }
-        let more = loss.backward()?;
-        match gradients {
+        let more = gradients::backward(&loss)?;
+        match total {
             Some(total) => accumulate(total, more)?,
-            None => *gradients = Some(more),
+            None => *total = Some(more),
         }
         Ok(f64::from(value))
     }
@@ -269,7 +266,9 @@ impl<'a> Run<'a> {
                 part.and_then(|part| self.accumulate(&part, weights, 1, &mut None)).is_ok()
             });
         let advice = match fitting {
-            Some(rows) => format!("{rows} rows fit: set batch.rows_at_once = {rows}, which takes the same steps"),
+            Some(rows) => {
+                format!("{rows} rows fit: set batch.rows_at_once = {rows}, which takes the same steps")
+            }
             None => format!("not even one fits: use a batch.length below {length} or another device"),
         };
         TrainError::OutOfMemory {

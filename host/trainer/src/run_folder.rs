@@ -94,11 +94,6 @@ impl RunFolder {
         Ok(Self { path: path.to_path_buf(), metrics, events })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Adds a line to the metrics and values to the event file.
     ///
     /// # Errors

@@ -35,11 +35,8 @@ mod tests {
 
     #[test]
     fn a_constant_rate_stays_and_a_straight_one_falls_evenly() {
-        let constant = OptimizerConfig {
-            schedule: ScheduleKind::Constant,
-            warmup: 0,
-            ..OptimizerConfig::default()
-        };
+        let constant =
+            OptimizerConfig { schedule: ScheduleKind::Constant, warmup: 0, ..OptimizerConfig::default() };
         assert_eq!(learning_rate(&constant, 77, 100), 1e-3);
         let linear = OptimizerConfig { schedule: ScheduleKind::Linear, final_share: 0.0, ..constant };
         assert!((learning_rate(&linear, 50, 100) - 5e-4).abs() < 1e-12);

@@ -51,7 +51,9 @@ impl RunObserver for ProgressLine {
             step.loss,
             self.rate.round(),
             duration(left),
-            resident_memory().map(|bytes| format!(", {} in use", crate::terminal::bytes_text(bytes))).unwrap_or_default(),
+            resident_memory()
+                .map(|bytes| format!(", {} in use", crate::terminal::bytes_text(bytes)))
+                .unwrap_or_default(),
         );
         if self.bar.is_hidden() {
             if step.step.is_multiple_of(LINE_EVERY) || step.step == steps {

@@ -108,8 +108,9 @@ pub(crate) fn explain(error: TrainError) -> anyhow::Error {
     }
     let message = error.to_string();
     let failure = match &error {
-        TrainError::Config { .. } => Failure::usage(message)
-            .help("`modularbase train config` prints every setting with its default"),
+        TrainError::Config { .. } => {
+            Failure::usage(message).help("`modularbase train config` prints every setting with its default")
+        }
         TrainError::ConfigFile { .. } | TrainError::Corpus(_) | TrainError::Device { .. } => {
             Failure::usage(message)
         }

@@ -87,14 +87,16 @@ impl<'a> Forward<'a> {
                 let rows = input.dim(0)?;
                 if rows != self.batch.rows() {
                     let expected = self.batch.rows();
-                    return Err(TrainError::Graph(format!("the batch has {expected} rows, the input {rows}")));
+                    return Err(TrainError::Graph(format!(
+                        "the batch has {expected} rows, the input {rows}"
+                    )));
                 }
                 input.clone()
             }
             Op::Embedding => {
                 let ids = self.take(inputs[0])?;
                 let table = self.weight(inputs[1])?;
-                gradients::embedding(&ids, table)?.to_dtype(self.network.compute.dtype)?
+                gradients::cast(&gradients::embedding(&ids, table)?, self.network.compute.dtype)?
             }
             Op::Linear => {
                 let x = self.take(inputs[0])?;
@@ -129,19 +131,22 @@ impl<'a> Forward<'a> {
                 let (gate, up) = (self.take(inputs[0])?, self.take(inputs[1])?);
                 gradients::silu_mul(&gate, &up)?
             }
-            Op::Add => (self.take(inputs[0])? + self.take(inputs[1])?)?,
+            Op::Add => gradients::add(&self.take(inputs[0])?, &self.take(inputs[1])?)?,
             Op::Mul => {
                 let x = self.take(inputs[0])?;
                 match self.is_weight(inputs[1]) {
-                    true => x.broadcast_mul(&self.weight(inputs[1])?.to_dtype(x.dtype())?)?,
-                    false => (x * self.take(inputs[1])?)?,
+                    true => {
+                        let weight = self.weight(inputs[1])?;
+                        gradients::mul(&x, &weight.broadcast_as(x.dim(1)?)?)?
+                    }
+                    false => gradients::mul(&x, &self.take(inputs[1])?)?,
                 }
             }
-            Op::Scale { factor } => (self.take(inputs[0])? * f64::from(*factor))?,
+            Op::Scale { factor } => gradients::scale(&self.take(inputs[0])?, *factor)?,
             Op::Softmax => gradients::softmax(&self.take(inputs[0])?)?,
             Op::Concat => {
                 let parts = inputs.iter().map(|&input| self.take(input)).collect::<Result<Vec<_>, _>>()?;
-                Tensor::cat(&parts, 1)?
+                gradients::concat(&parts.iter().collect::<Vec<_>>())?
             }
             Op::MoeFfn { experts, top_k } => {
                 let x = self.take(inputs[0])?;

@@ -23,22 +23,22 @@ pub(super) fn moe_ffn(
 ) -> Result<Tensor, TrainError> {
     let (rows, width) = x.dims2()?;
     let inner = weights.gate.dim(0)? / experts;
-    let logits = gradients::linear(x, weights.router, None)?.to_dtype(DType::F32)?;
+    let logits = gradients::cast(&gradients::linear(x, weights.router, None)?, DType::F32)?;
     // A logit that is not chosen becomes so small that its exponential is zero.
     let order = logits.detach().arg_sort_last_dim(false)?.narrow(1, 0, top_k)?.contiguous()?;
     let hidden = Tensor::full(-1e30_f32, (rows, experts), x.device())?;
     let mask = hidden.scatter(&order, &Tensor::zeros((rows, top_k), DType::F32, x.device())?, D::Minus1)?;
-    let choice = gradients::softmax(&(logits + mask)?)?.to_dtype(x.dtype())?;
+    let choice = gradients::softmax(&gradients::add(&logits, &mask)?)?;
     let gate = gradients::linear(x, weights.gate, None)?;
     let hidden = gradients::silu_mul(&gate, &gradients::linear(x, weights.up, None)?)?;
     let mut sum: Option<Tensor> = None;
     for expert in 0..experts {
-        let part = hidden.narrow(1, expert * inner, inner)?.contiguous()?;
+        let part = gradients::columns(&hidden, expert * inner, inner)?;
         let down = weights.down.narrow(0, expert * width, width)?.contiguous()?;
         let part = gradients::linear(&part, &down, None)?;
-        let part = part.broadcast_mul(&choice.narrow(1, expert, 1)?)?;
+        let part = gradients::mul(&part, &gradients::columns(&choice, expert, 1)?)?;
         sum = Some(match sum {
-            Some(sum) => (sum + part)?,
+            Some(sum) => gradients::add(&sum, &part)?,
             None => part,
         });
     }
