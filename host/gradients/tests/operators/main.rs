@@ -1,6 +1,7 @@
 //! Operators against finite differences, candle's own operators and written-out references, on the CPU.
 
 mod adamw;
+mod against_pytorch;
 mod against_stock;
 mod bad_inputs;
 mod bf16;
