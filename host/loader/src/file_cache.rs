@@ -182,26 +182,38 @@ impl FileCache {
     /// # Errors
     /// The folder can't be read, or a copy can't be deleted.
     pub fn trim(&self, limit: u64, keep: &BTreeSet<Generation>) -> Result<Trimmed, CacheError> {
-        let mut copies: HashMap<Generation, (SystemTime, u64)> = HashMap::new();
+        /// Bytes of a file, and under how many names it lies here.
+        type File = (u64, usize);
+        let mut files: HashMap<u64, File> = HashMap::new();
+        let mut copies: HashMap<Generation, (SystemTime, Vec<u64>)> = HashMap::new();
         for (path, metadata) in self.files()? {
             let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
             let Ok(generation) = stem.parse::<Generation>() else { continue };
+            files.entry(metadata.ino()).or_insert((metadata.len(), 0)).1 += 1;
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            let copy = copies.entry(generation).or_insert((used, 0));
-            // A library under several names is on the disk once.
-            *copy = (copy.0.max(used), copy.1 + metadata.len() / metadata.nlink().max(1));
+            let copy = copies.entry(generation).or_insert((used, Vec::new()));
+            copy.0 = copy.0.max(used);
+            copy.1.push(metadata.ino());
         }
-        let mut trimmed = Trimmed { bytes: 0, left: copies.values().map(|(_, bytes)| bytes).sum() };
+        let mut trimmed = Trimmed { bytes: 0, left: files.values().map(|(bytes, _)| bytes).sum() };
         let mut by_use: Vec<_> =
-            copies.into_iter().map(|(generation, (used, size))| (used, generation, size)).collect();
+            copies.into_iter().map(|(generation, (used, inodes))| (used, generation, inodes)).collect();
         by_use.sort_unstable();
-        for (_, generation, bytes) in by_use {
+        for (_, generation, inodes) in by_use {
             if trimmed.left <= limit {
                 break;
             }
-            if !keep.contains(&generation) {
-                self.remove(generation)?;
-                trimmed = Trimmed { bytes: trimmed.bytes + bytes, left: trimmed.left - bytes };
+            if keep.contains(&generation) {
+                continue;
+            }
+            self.remove(generation)?;
+            for inode in inodes {
+                if let Some((bytes, names)) = files.get_mut(&inode) {
+                    *names -= 1;
+                    // A library that other generations share stays until the last of them goes.
+                    let freed = if *names == 0 { *bytes } else { 0 };
+                    trimmed = Trimmed { bytes: trimmed.bytes + freed, left: trimmed.left - freed };
+                }
             }
         }
         Ok(trimmed)
@@ -399,6 +411,27 @@ mod tests {
         assert_eq!(cache.trim(0, &BTreeSet::from([a])).unwrap(), Trimmed { bytes: 12, left: 6 });
         assert_eq!([a, b, c, d].map(there), [true, false, false, false]);
         assert!(cache.folder().join("index.jsonl").exists());
+    }
+
+    #[test]
+    fn a_library_that_generations_share_counts_once_and_goes_with_the_last_of_them() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = FileCache::new(root.path().join("cache"));
+        let library = Sha256::of_bytes(b"library");
+        let [a, b] = [b"a", b"b"].map(|manifest| {
+            let hash = Sha256::of_bytes(manifest);
+            let generation = Generation::new(&hash, &library, None);
+            cache.store(&cache.manifest_path(generation), &mut &manifest[..], &hash).unwrap();
+            cache.store_library(generation, &mut &b"library"[..], &library).unwrap();
+            generation
+        });
+        let [inode_a, inode_b] =
+            [a, b].map(|generation| fs::metadata(cache.library_path(generation)).unwrap().ino());
+        assert_eq!(inode_a, inode_b);
+        assert_eq!(cache.trim(9, &BTreeSet::new()).unwrap(), Trimmed { bytes: 0, left: 9 });
+        assert_eq!(cache.trim(8, &BTreeSet::from([b])).unwrap(), Trimmed { bytes: 1, left: 8 });
+        assert_eq!(fs::read(cache.library_path(b)).unwrap(), b"library");
+        assert_eq!(cache.trim(0, &BTreeSet::new()).unwrap(), Trimmed { bytes: 8, left: 0 });
     }
 
     #[test]
