@@ -11,6 +11,7 @@ use modularbase_graph::Graph;
 
 use crate::{
     Generation,
+    archive::Unpacked,
     base_fit::{BaseContext, fits_base},
     elf::{ElfInspection, Finding, PackNote},
     error::{LoadError, LoadFailure, LoadStage},
@@ -73,6 +74,7 @@ impl Admitted {
             summary: Arc::clone(&self.summary),
             outcome: Outcome::Admitted,
             refused_by: None,
+            archive: None,
         }
     }
 }
@@ -90,35 +92,57 @@ pub fn admit(
 ) -> Result<Admitted, LoadError> {
     let start = Instant::now();
     let pack = PackFolder::read(folder).map_err(|error| LoadError::of_folder(folder, error))?;
-    admit_since(start, &pack, context, on_stage)
+    admit_complete(start, &pack, context, on_stage)
 }
 
-/// As [`admit`], of a folder that was found complete; see `examine`.
+/// As [`admit`], of a folder that was found complete (see `examine`); `since`: when looking into it began.
 ///
 /// # Errors
 /// As [`admit`].
 pub fn admit_complete(
+    since: Instant,
     pack: &PackFolder,
     context: &LoadContext,
     on_stage: &mut dyn FnMut(AdmissionStage, Duration),
 ) -> Result<Admitted, LoadError> {
-    admit_since(Instant::now(), pack, context, on_stage)
+    admit_from(since, pack, None, context, on_stage)
 }
 
-fn admit_since(
+/// As [`admit_complete`], of what an archive was unpacked to: the verdict is kept for the archive, so that a restart
+/// reads neither of the two.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_unpacked(
+    since: Instant,
+    unpacked: &Unpacked,
+    pack: &PackFolder,
+    context: &LoadContext,
+    on_stage: &mut dyn FnMut(AdmissionStage, Duration),
+) -> Result<Admitted, LoadError> {
+    admit_from(since, pack, Some(unpacked), context, on_stage)
+}
+
+fn admit_from(
     start: Instant,
     pack: &PackFolder,
+    unpacked: Option<&Unpacked>,
     context: &LoadContext,
     on_stage: &mut dyn FnMut(AdmissionStage, Duration),
 ) -> Result<Admitted, LoadError> {
     let admission = Admission { start, context, on_stage, timings: AdmissionTimings::default() };
     let result = admission.run(pack);
+    let (path, stamp) = match unpacked {
+        Some(unpacked) => (&unpacked.archive, unpacked.stamp),
+        None => (&pack.path, pack.stamp),
+    };
     // Only a stamp that is the same before and after stands for what was read between.
-    if let Some(stamp) = pack.stamp
-        && Stamp::of(&pack.path).ok() == Some(stamp)
+    if let Some(stamp) = stamp
+        && Stamp::of(path).ok() == Some(stamp)
         && let Some(known) = verdict(pack, context, &result)
     {
-        context.index().remember(&pack.path, &stamp, known);
+        let archive = unpacked.map(|unpacked| unpacked.hash);
+        context.index().remember(path, &stamp, Known { archive, ..known });
     }
     result.map_err(|failure| LoadError::of_pack(&pack.manifest, pack.generation, failure))
 }
@@ -135,6 +159,7 @@ fn verdict(
             summary: PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), Vec::new(), None).into(),
             outcome: Outcome::Refused(failure.quarantine_reason()),
             refused_by: (failure.stage() == LoadStage::Probe).then(|| context.probe_key(&pack.manifest)),
+            archive: None,
         }),
     }
 }

@@ -173,6 +173,18 @@ impl LoadFailure {
         )
     }
 
+    /// Whether it is the host's machine that fails (a full disk, no more threads) and nothing is known against the pack:
+    /// it may be tried again as soon as one likes. Of the failures that are not lasting, the others may be the pack's.
+    pub fn is_the_hosts(&self) -> bool {
+        matches!(
+            self,
+            Self::Trust(TrustError::File(_))
+                | Self::Cache(_)
+                | Self::Probe(ProbeError::Start { .. } | ProbeError::Cancelled)
+                | Self::Library(LibraryError::Thread(_))
+        )
+    }
+
     /// The reason to keep the pack out.
     pub fn quarantine_reason(&self) -> QuarantineReason {
         QuarantineReason { stage: self.stage(), reason: self.to_string() }

@@ -106,7 +106,7 @@ pub enum InstallError {
 pub fn install(source: &Path, packs_dir: &Path, cache: &FileCache) -> Result<Installed, InstallError> {
     let metadata =
         fs::metadata(source).map_err(|error| FolderError::Read { path: source.to_owned(), source: error })?;
-    let folder = if metadata.is_dir() { source.to_owned() } else { unpack(source, cache)? };
+    let folder = if metadata.is_dir() { source.to_owned() } else { unpack(source, cache)?.folder };
     let pack = PackFolder::read(&folder)?;
     fs::create_dir_all(packs_dir).map_err(io_error(packs_dir))?;
     let staging = stage(&pack, packs_dir)?;

@@ -46,8 +46,10 @@ mod weight_blocks;
 mod weights_file;
 mod weights_writer;
 
-pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit, admit_complete};
-pub use archive::{ArchiveError, ArchiveFault, archive_manifest, pack_archive, sweep_unpacked, unpack};
+pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit, admit_complete, admit_unpacked};
+pub use archive::{
+    ArchiveError, ArchiveFault, Unpacked, archive_manifest, pack_archive, sweep_unpacked, unpack, unpacked_to,
+};
 pub use base_fit::{
     BaseContext, BaseMismatch, WrongResidentBytes, copies_fit_base, declaration_holds, fits_base,
     resident_bytes,

@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use manifests::{FileRecord, MAX_MANIFEST_BYTES, ManifestError, PACK_MANIFEST_FILE, PackManifest, Sha256};
@@ -132,8 +131,7 @@ impl StatedPack {
     pub(crate) fn read(path: &Path) -> Result<Self, FolderError> {
         let path =
             path.canonicalize().map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
-        let now = SystemTime::now();
-        let stamp = Stamp::of(&path).ok().filter(|stamp| stamp.is_settled(now));
+        let stamp = Stamp::to_rely_on(&path);
         let manifest_path = path.join(PACK_MANIFEST_FILE);
         let manifest_bytes = read_manifest(&path, &manifest_path)?;
         let manifest = parse(&manifest_bytes, &manifest_path)?;

@@ -43,6 +43,9 @@ pub struct Known {
     /// The probe that it was refused for, so that both are forgotten together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_by: Option<ProbeKey>,
+    /// Of an archive: its own hash, which names the folder it was unpacked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Sha256>,
 }
 
 /// What became of a pack on its way to being registered.
@@ -252,7 +255,7 @@ mod tests {
             signer: Some("signed by somebody".to_owned()),
         };
         let refused_by = (outcome == refused()).then(|| probe(name));
-        Known { generation: generation(name), summary: summary.into(), outcome, refused_by }
+        Known { generation: generation(name), summary: summary.into(), outcome, refused_by, archive: None }
     }
 
     fn probe(name: &str) -> ProbeKey {

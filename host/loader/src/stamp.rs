@@ -40,6 +40,13 @@ impl Stamp {
         Ok(Stamped::of(path)?.stamp)
     }
 
+    /// The stamp of `path` before it is read, if an equal one afterwards proves that what was read between is still
+    /// there; `None`: it changed this very moment, or can't be looked at.
+    pub(crate) fn to_rely_on(path: &Path) -> Option<Self> {
+        let now = SystemTime::now();
+        Self::of(path).ok().filter(|stamp| stamp.is_settled(now))
+    }
+
     /// The digest alone, for comparisons that outlast the process.
     pub fn digest(&self) -> Sha256 {
         self.digest

@@ -81,7 +81,7 @@ fn remember(candidate: &Candidate, context: &LoadContext) {
     let warnings = vec!["a warning of some length, as an inspection of a library gives it".to_owned()];
     let signer = Some("signed by `somebody`, whose key is known".to_owned());
     let summary = PackSummary::new(&manifest, bytes.len(), warnings, signer).into();
-    let known = Known { generation, summary, outcome: Outcome::Admitted, refused_by: None };
+    let known = Known { generation, summary, outcome: Outcome::Admitted, refused_by: None, archive: None };
     context.index().remember(&candidate.canonical, &candidate.stamp, known);
     let graph = Sha256::of_bytes(b"graph");
     let passed = ProbeOutcome::Passed { graph, unload: Unload::Unloaded };

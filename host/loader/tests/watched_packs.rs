@@ -138,10 +138,12 @@ fn react(packs: &Path, change: Change, context: &LoadContext) -> Vec<(String, Se
             None => Seen::Gone,
             Some(Examined::Incomplete { reason }) => Seen::Waiting(reason),
             Some(Examined::Unsound(error)) => Seen::Unsound(error),
-            Some(Examined::Complete(folder)) => match admit_complete(&folder, context, &mut |_, _| {}) {
-                Ok(admitted) => Seen::Admitted(admitted.generation),
-                Err(error) => panic!("{error}"),
-            },
+            Some(Examined::Complete(folder)) => {
+                match admit_complete(Instant::now(), &folder, context, &mut |_, _| {}) {
+                    Ok(admitted) => Seen::Admitted(admitted.generation),
+                    Err(error) => panic!("{error}"),
+                }
+            }
         };
         seen.push((name.into_string().unwrap(), what));
     }

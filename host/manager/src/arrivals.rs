@@ -16,9 +16,9 @@ use std::{
 };
 
 use modularbase_loader::{
-    AdmissionStage, Admitted, Candidate, CandidateKind, Change, Generation, Known, LoadFailure, Outcome,
-    WatchFeedback, WatchOptions, WatchedDirectory, admit, candidate, scan, sweep_staging, sweep_unpacked,
-    unpack,
+    AdmissionStage, Admitted, Candidate, CandidateKind, Change, Examined, Generation, Known, LoadFailure,
+    Outcome, WatchFeedback, WatchOptions, WatchedDirectory, admit_complete, admit_unpacked, candidate,
+    examine, scan, sweep_staging, sweep_unpacked, unpack, unpacked_to,
 };
 
 use crate::{
@@ -43,6 +43,8 @@ pub(crate) enum Message {
     Prefetch(Generation),
     /// A generation has left for good.
     Gone(Generation),
+    /// The next wake-up may come earlier than it did.
+    WakeUps,
     Stop,
 }
 
@@ -141,8 +143,9 @@ impl<P: PlacePacks> Registrar<P> {
     fn run(mut self, inbox: &mpsc::Receiver<Message>) {
         yield_to_steps();
         loop {
-            let (due, next) = self.shared.catalogue().unsettled(self.shared.options.settle);
+            let due = self.shared.catalogue().wake_ups.take_due(Instant::now());
             due.into_iter().for_each(|entry| self.force(entry));
+            let next = self.shared.catalogue().wake_ups.next();
             let sleep = next.map_or(LONGEST_SLEEP, |next| next.saturating_duration_since(Instant::now()));
             let message = match inbox.recv_timeout(sleep) {
                 Ok(message) => message,
@@ -160,6 +163,7 @@ impl<P: PlacePacks> Registrar<P> {
                     }
                 }
                 Message::LookAt(entry) => self.force(entry),
+                Message::WakeUps => {}
                 Message::Prefetch(generation) => self.workers.push(Job::Prefetch(generation)),
                 Message::Gone(generation) => {
                     self.gone.insert(generation);
@@ -310,16 +314,38 @@ impl<P: PlacePacks> Registrar<P> {
 /// What came of looking at an entry.
 enum Look {
     Admitted(Box<Admitted>),
-    /// Its files are not what the manifest says, and may still be arriving.
-    Unfinished(String),
+    /// Its files are not what the manifest says, and may still be arriving: what is waited for, and what to say when
+    /// nothing more comes.
+    Unfinished {
+        waiting: String,
+        at_the_end: String,
+    },
+    /// Nothing is known against it, but it can't be taken now.
+    Postponed {
+        name: Option<String>,
+        reason: String,
+    },
     Refused {
         /// Its manifest's, where that could be read.
         name: Option<String>,
         generation: Option<Generation>,
         reason: String,
+        /// The same files may pass another time.
+        try_again: bool,
     },
     /// It went away meanwhile.
     Gone,
+}
+
+impl Look {
+    fn unsound(reason: String) -> Self {
+        Self::Unfinished { waiting: reason.clone(), at_the_end: reason }
+    }
+
+    fn incomplete(waiting: String) -> Self {
+        let at_the_end = format!("{waiting}, and nothing more came: copy it again");
+        Self::Unfinished { waiting, at_the_end }
+    }
 }
 
 impl<P: PlacePacks> Shared<P> {
@@ -349,7 +375,12 @@ impl<P: PlacePacks> Shared<P> {
             let known = slot.stamp.and_then(|stamp| self.context.index().known(&slot.canonical, &stamp));
             known.map(|known| (slot.canonical.clone(), known))
         };
-        let Some((folder, Known { generation, summary, outcome, .. })) = known else { return false };
+        let Some((path, Known { generation, summary, outcome, archive, .. })) = known else { return false };
+        let folder = archive.map_or(path, |hash| unpacked_to(&self.context.cache, &hash));
+        // What an archive was unpacked to may have been removed since.
+        if outcome == Outcome::Admitted && archive.is_some() && !folder.is_dir() {
+            return false;
+        }
         self.change(|catalogue, actions| match outcome {
             Outcome::Admitted => {
                 let admitted =
@@ -371,30 +402,41 @@ impl<P: PlacePacks> Shared<P> {
             return;
         };
         let mut took_ms = BTreeMap::new();
-        let look = self.examine(visit, path, kind, &mut took_ms);
+        let look = self.examined(visit, path, kind, &mut took_ms);
         self.conclude(visit, look, took_ms);
     }
 
-    fn examine(
+    fn examined(
         &self,
         visit: &Visit,
         path: PathBuf,
         kind: CandidateKind,
         took_ms: &mut BTreeMap<String, f64>,
     ) -> Look {
-        let folder = match kind {
-            CandidateKind::Folder => path.clone(),
+        let began = Instant::now();
+        let unpacked = match kind {
+            CandidateKind::Folder => None,
             CandidateKind::Archive => match unpack(&path, &self.context.cache) {
-                Ok(folder) => folder,
+                Ok(unpacked) => Some(unpacked),
                 Err(error) if !path.exists() => {
                     tracing::debug!(%error, "an archive went away while it was read");
                     return Look::Gone;
                 }
-                Err(error) if error.is_incomplete() => return Look::Unfinished(error.to_string()),
+                Err(error) if error.is_incomplete() => return Look::unsound(error.to_string()),
+                Err(error) if error.is_the_hosts() => {
+                    return Look::Postponed { name: None, reason: error.to_string() };
+                }
                 Err(error) => {
-                    return Look::Refused { name: None, generation: None, reason: error.to_string() };
+                    let reason = error.to_string();
+                    return Look::Refused { name: None, generation: None, reason, try_again: false };
                 }
             },
+        };
+        let pack = match examine(unpacked.as_ref().map_or(&path, |unpacked| &unpacked.folder)) {
+            Examined::Complete(pack) => pack,
+            _ if !path.exists() => return Look::Gone,
+            Examined::Incomplete { reason } => return Look::incomplete(reason),
+            Examined::Unsound(error) => return Look::unsound(error.to_string()),
         };
         let mut on_stage = |stage: AdmissionStage, took: Duration| {
             let (word, state) = match stage {
@@ -412,14 +454,22 @@ impl<P: PlacePacks> Shared<P> {
                 }
             });
         };
-        match admit(&folder, &self.context, &mut on_stage) {
+        let admitted = match &unpacked {
+            Some(unpacked) => admit_unpacked(began, unpacked, &pack, &self.context, &mut on_stage),
+            None => admit_complete(began, &pack, &self.context, &mut on_stage),
+        };
+        match admitted {
             Ok(admitted) => Look::Admitted(Box::new(admitted)),
             Err(_) if !path.exists() => Look::Gone,
             Err(error) if matches!(*error.failure, LoadFailure::Folder(_)) => {
-                Look::Unfinished(error.failure.to_string())
+                Look::unsound(error.failure.to_string())
+            }
+            Err(error) if error.failure.is_the_hosts() => {
+                Look::Postponed { name: Some(error.pack), reason: error.failure.to_string() }
             }
             Err(error) => Look::Refused {
                 reason: error.failure.to_string(),
+                try_again: !error.failure.is_lasting(),
                 name: Some(error.pack),
                 generation: error.generation,
             },
@@ -428,21 +478,26 @@ impl<P: PlacePacks> Shared<P> {
 
     fn conclude(&self, visit: &Visit, look: Look, took_ms: BTreeMap<String, f64>) {
         let resident = |generation: Generation| self.residency.residence(&generation).is_some();
-        let entry = &visit.entry;
+        let (entry, settle) = (&visit.entry, self.options.settle);
         self.change(|catalogue, actions| match look {
             Look::Admitted(admitted) if !catalogue.is_current(visit) => {
                 self.tell(Message::Gone(admitted.generation));
             }
             // What lies there now is looked at for itself.
             _ if !catalogue.is_current(visit) => {}
-            Look::Gone => {}
+            // Should it be there again, the same as before, no change will be told of.
+            Look::Gone => catalogue.try_again(entry),
             Look::Admitted(admitted) => catalogue.register(entry, *admitted, took_ms, actions),
-            Look::Unfinished(reason) if catalogue.is_quiet(entry, self.options.settle) => {
-                catalogue.quarantine(entry, None, None, reason, &resident, actions);
+            Look::Unfinished { at_the_end, .. } if catalogue.is_quiet(entry, settle) => {
+                catalogue.quarantine(entry, None, None, at_the_end, &resident, actions);
             }
-            Look::Unfinished(reason) => catalogue.incomplete(entry, reason),
-            Look::Refused { name, generation, reason } => {
+            Look::Unfinished { waiting, .. } => catalogue.incomplete(entry, waiting, settle),
+            Look::Postponed { name, reason } => catalogue.postpone(entry, name.as_deref(), reason, actions),
+            Look::Refused { name, generation, reason, try_again } => {
                 catalogue.quarantine(entry, name.as_deref(), generation, reason, &resident, actions);
+                if try_again {
+                    catalogue.try_again(entry);
+                }
             }
         });
     }

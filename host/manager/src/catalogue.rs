@@ -14,7 +14,12 @@ use std::{
 use manifests::PackId;
 use modularbase_loader::{Admitted, Candidate, CandidateKind, Generation, PackSummary, Stamp};
 
-use crate::{PackEvent, PackState, arrivals::Visit, event_log::now_ms};
+use crate::{
+    PackEvent, PackState,
+    arrivals::Visit,
+    event_log::now_ms,
+    wake_ups::{WakeUps, pause_after},
+};
 
 /// A top-level entry of the packs directory.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub(crate) struct Slot {
     pub(crate) again: bool,
     /// When it last changed.
     pub(crate) changed: Instant,
+    /// Attempts in a row since then that failed and may have failed for no fault of its files.
+    failures: u32,
     /// The registered generation that came from here.
     pub(crate) generation: Option<Generation>,
     /// Sound, but kept out by another pack of the folder.
@@ -71,6 +78,18 @@ pub(crate) struct Record {
     /// What its loads warned of, beside what its admission did.
     pub(crate) warnings: Vec<String>,
     pub(crate) last_used_ms: Option<u64>,
+    /// Set while its loads fail for no fault of its own.
+    pub(crate) hold: Option<Box<Hold>>,
+}
+
+/// Why a generation is not loaded just now, although nothing is known against it.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold {
+    /// When the next load may be tried.
+    pub(crate) until: Instant,
+    pub(crate) reason: String,
+    /// Loads in a row that failed so.
+    failures: u32,
 }
 
 /// What the catalogue wants done, outside its lock.
@@ -110,6 +129,8 @@ pub(crate) struct Catalogue {
     visits: u64,
     /// Entries that may have something blocked: looked at instead of all when a pack goes.
     kept_out: BTreeSet<OsString>,
+    /// Entries that are waited for, or that are tried again.
+    pub(crate) wake_ups: WakeUps,
 }
 
 impl Catalogue {
@@ -138,6 +159,7 @@ impl Catalogue {
                 canonical: candidate.canonical,
                 kind: candidate.kind,
                 changed: Instant::now(),
+                failures: 0,
                 stamp: Some(candidate.stamp),
                 status: Status::new(PackState::Seen, None),
                 looking: true,
@@ -160,12 +182,14 @@ impl Catalogue {
         slot.canonical = candidate.canonical;
         if !forced {
             slot.changed = Instant::now();
+            slot.failures = 0;
         }
         if slot.looking {
             slot.again = true;
             return false;
         }
         slot.looking = true;
+        self.wake_ups.cancel(entry);
         if !forced {
             let reason = slot.generation.map(|generation| {
                 format!("its files changed; generation {generation} serves until the new ones are complete")
@@ -226,14 +250,60 @@ impl Catalogue {
         slot.looking
     }
 
-    /// An entry's files are not what their manifest says; they may still be arriving.
-    pub(crate) fn incomplete(&mut self, entry: &OsStr, reason: String) {
+    /// An entry's files are not what their manifest says; they may still be arriving, and are looked at again when they
+    /// have not changed for `settle`.
+    pub(crate) fn incomplete(&mut self, entry: &OsStr, reason: String, settle: Duration) {
         if let Some(slot) = self.slots.get_mut(entry) {
             slot.blocked = None;
             // The same as before keeps its time.
             if slot.status.state != PackState::Seen || slot.status.reason.as_ref() != Some(&reason) {
                 slot.status = Status::new(PackState::Seen, Some(reason));
             }
+            self.wake_ups.set(entry, slot.changed + settle);
+        }
+    }
+
+    /// Nothing is known against an entry, but this machine can't take it now; it is tried again by itself.
+    pub(crate) fn postpone(
+        &mut self,
+        entry: &OsStr,
+        name: Option<&str>,
+        reason: String,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.slots.get_mut(entry) else { return };
+        if let Some(name) = name {
+            slot.name = name.to_owned();
+        }
+        slot.blocked = None;
+        slot.status = Status::new(PackState::Seen, Some(format!("{reason}; it is tried again by itself")));
+        actions.push(event(&slot.name, None, &slot.status, BTreeMap::new()));
+        self.try_again(entry);
+    }
+
+    /// Lets an entry be looked at again although its files stay as they are, later with each failure in a row.
+    pub(crate) fn try_again(&mut self, entry: &OsStr) {
+        if let Some(slot) = self.slots.get_mut(entry) {
+            slot.failures += 1;
+            self.wake_ups.set(entry, Instant::now() + pause_after(slot.failures));
+        }
+    }
+
+    /// A generation's load failed for no fault of its own; the next one waits. Gives until when.
+    pub(crate) fn hold(&mut self, generation: Generation, reason: String) -> Option<Instant> {
+        let record = self.records.get_mut(&generation)?;
+        let failures = record.hold.as_ref().map_or(0, |hold| hold.failures) + 1;
+        let until = Instant::now() + pause_after(failures);
+        record.hold = Some(Box::new(Hold { until, reason, failures }));
+        Some(until)
+    }
+
+    /// A generation was loaded: what had failed before is over.
+    pub(crate) fn loaded(&mut self, generation: Generation) {
+        let Some(record) = self.records.get_mut(&generation) else { return };
+        record.hold = None;
+        if let Some(slot) = record.slot.as_ref().and_then(|entry| self.slots.get_mut(entry)) {
+            slot.failures = 0;
         }
     }
 
@@ -243,23 +313,6 @@ impl Catalogue {
         let by_files = |stamp: Stamp| SystemTime::now().duration_since(stamp.newest).ok();
         let quiet = slot.changed.elapsed().max(slot.stamp.and_then(by_files).unwrap_or_default());
         quiet >= settle
-    }
-
-    /// Entries that have been incomplete for `settle`, and when the next one will have been.
-    pub(crate) fn unsettled(&self, settle: Duration) -> (Vec<OsString>, Option<Instant>) {
-        let waiting =
-            self.slots.iter().filter(|(_, slot)| !slot.looking && slot.status.state == PackState::Seen);
-        let mut due = Vec::new();
-        let mut next: Option<Instant> = None;
-        for (entry, slot) in waiting {
-            let at = slot.changed + settle;
-            if at <= Instant::now() {
-                due.push(entry.clone());
-            } else {
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        }
-        (due, next)
     }
 
     /// Keeps an entry out. Its old generation, where one is on the device, goes on serving.
@@ -340,7 +393,7 @@ impl Catalogue {
             Some(record) => {
                 record.slot = Some(entry.to_owned());
                 record.folder = admitted.folder;
-                record.status.reason = None;
+                record.status.reason = record.hold.as_ref().map(|hold| hold.reason.clone());
             }
             None => {
                 let record = Record {
@@ -352,6 +405,7 @@ impl Catalogue {
                     library_pinned: false,
                     warnings: Vec::new(),
                     last_used_ms: None,
+                    hold: None,
                     summary: admitted.summary,
                 };
                 self.records.insert(generation, record);
@@ -427,6 +481,7 @@ impl Catalogue {
     /// An entry is no longer in the folder.
     fn gone(&mut self, entry: &OsStr, actions: &mut Vec<Action>) {
         let Some(slot) = self.slots.remove(entry) else { return };
+        self.wake_ups.cancel(entry);
         if let Some(generation) = slot.generation {
             self.retire(generation, "its files were removed", actions);
         }

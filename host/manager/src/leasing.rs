@@ -52,8 +52,15 @@ pub(crate) enum LoadRefusal {
     NoRoom(BudgetExceeded),
     #[error("its folder holds another generation by now")]
     Superseded,
+    /// Through no fault of the pack.
     #[error("{0}")]
-    Bad(QuarantineReason),
+    NotNow(String),
+    #[error("{reason}")]
+    Bad {
+        reason: QuarantineReason,
+        /// The same files may load another time.
+        try_again: bool,
+    },
 }
 
 impl<P: PlacePacks> PackManager<P> {
@@ -109,7 +116,8 @@ impl<P: PlacePacks> Shared<P> {
                         let source = Box::new(source.clone());
                         return Err(LeaseFailure::NoRoom { name, source });
                     }
-                    LoadRefusal::Bad(reason) => {
+                    LoadRefusal::NotNow(reason) => return Err(not_ready(reason.clone())),
+                    LoadRefusal::Bad { reason, .. } => {
                         return Err(LeaseFailure::Quarantined { name, reason: reason.to_string() });
                     }
                     LoadRefusal::Superseded => {}
@@ -179,7 +187,30 @@ impl<P: PlacePacks> Shared<P> {
         generation: Generation,
         until: Instant,
     ) -> Result<Lease<Generation, P::Resident>, LeaseError<LoadRefusal>> {
-        self.residency.lease(&generation, until, |room| self.load(generation, room))
+        loop {
+            self.wait_for_hold(generation, until)?;
+            let leased = self.residency.lease(&generation, until, |room| self.load(generation, room));
+            match &leased {
+                Err(LeaseError::Load { error, .. }) if matches!(**error, LoadRefusal::NotNow(_)) => {}
+                _ => return leased,
+            }
+        }
+    }
+
+    /// Waits until the next load of a generation may be tried; an error at once if that will not be before `until`.
+    fn wait_for_hold(&self, generation: Generation, until: Instant) -> Result<(), LeaseError<LoadRefusal>> {
+        let mut catalogue = self.catalogue();
+        loop {
+            let hold = catalogue.records.get(&generation).and_then(|record| record.hold.as_deref());
+            let Some(hold) = hold.filter(|hold| hold.until > Instant::now()) else { return Ok(()) };
+            if hold.until >= until {
+                let error = LoadRefusal::NotNow(hold.reason.clone()).into();
+                return Err(LeaseError::Load { key: generation.to_string(), error });
+            }
+            let left = hold.until.saturating_duration_since(Instant::now());
+            catalogue =
+                self.routes_changed.wait_timeout(catalogue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Loads on a thread of its own, which gives way to decode steps; the caller waits for it.
@@ -188,8 +219,13 @@ impl<P: PlacePacks> Shared<P> {
         generation: Generation,
         room: &Room<'_>,
     ) -> Result<(P::Resident, u64), LoadRefusal> {
-        let failed =
-            |reason: String| LoadRefusal::Bad(QuarantineReason { stage: LoadStage::Library, reason });
+        let panicked = || {
+            let reason = "the load panicked".to_owned();
+            LoadRefusal::Bad {
+                reason: QuarantineReason { stage: LoadStage::Library, reason },
+                try_again: false,
+            }
+        };
         let loaded = thread::scope(|scope| {
             let thread = thread::Builder::new().name("pack-load".to_owned());
             let running = thread.spawn_scoped(scope, || {
@@ -197,12 +233,19 @@ impl<P: PlacePacks> Shared<P> {
                 self.load_here(generation, room)
             });
             match running {
-                Ok(running) => running.join().unwrap_or_else(|_| Err(failed("the load panicked".to_owned()))),
-                Err(error) => Err(failed(format!("no thread could be started for its load: {error}"))),
+                Ok(running) => running.join().unwrap_or_else(|_| Err(panicked())),
+                Err(error) => {
+                    Err(LoadRefusal::NotNow(format!("no thread could be started for its load: {error}")))
+                }
             }
         });
-        if let Err(LoadRefusal::Bad(reason)) = &loaded {
-            self.quarantine_loaded(generation, reason);
+        match &loaded {
+            Ok(_) => self.catalogue().loaded(generation),
+            Err(LoadRefusal::Bad { reason, try_again }) => {
+                self.quarantine_loaded(generation, reason, *try_again);
+            }
+            Err(LoadRefusal::NotNow(reason)) => self.hold(generation, reason),
+            Err(LoadRefusal::NoRoom(_) | LoadRefusal::Superseded) => {}
         }
         loaded
     }
@@ -231,12 +274,16 @@ impl<P: PlacePacks> Shared<P> {
             load_admitted(&folder, generation, &self.context).map_err(|error| match *error.failure {
                 // The files are not those that were admitted: they are looked at again.
                 LoadFailure::Superseded { .. } | LoadFailure::Folder(_) => LoadRefusal::Superseded,
-                _ => LoadRefusal::Bad(error.quarantine_reason()),
+                _ if error.failure.is_the_hosts() => LoadRefusal::NotNow(error.failure.to_string()),
+                _ => LoadRefusal::Bad {
+                    reason: error.quarantine_reason(),
+                    try_again: !error.failure.is_lasting(),
+                },
             })?;
         let started = Instant::now();
         let placed = self.placer.place(&pack, room).map_err(|error| match error {
             PlaceError::NoRoom(error) => LoadRefusal::NoRoom(error),
-            PlaceError::Bad(reason) => LoadRefusal::Bad(reason),
+            PlaceError::Bad(reason) => LoadRefusal::Bad { reason, try_again: false },
         })?;
         let stages = [
             ("inspect", pack.timings.inspect),
@@ -259,16 +306,38 @@ impl<P: PlacePacks> Shared<P> {
         Ok((placed.resident, placed.bytes))
     }
 
-    /// Keeps out a pack whose load failed for good.
-    fn quarantine_loaded(&self, generation: Generation, reason: &QuarantineReason) {
+    /// Keeps out a pack whose load failed, for good or for a while.
+    fn quarantine_loaded(&self, generation: Generation, reason: &QuarantineReason, try_again: bool) {
         self.context.index().forget(generation);
         self.change(|catalogue, actions| {
             let entry = catalogue.records.get(&generation).and_then(|record| record.slot.clone());
             if let Some(entry) = entry {
                 let words = reason.to_string();
                 catalogue.quarantine(&entry, None, Some(generation), words, &|_| false, actions);
+                if try_again {
+                    catalogue.try_again(&entry);
+                }
             }
         });
+        if try_again {
+            self.tell(Message::WakeUps);
+        }
+    }
+
+    /// Lets the next load of a pack wait, whose load failed for no fault of its own. One that is kept on the device is
+    /// loaded again without being asked for.
+    fn hold(&self, generation: Generation, reason: &str) {
+        tracing::warn!(%generation, reason, "a pack can't be loaded now");
+        let reason = format!("its last load failed: {reason}; it is tried again by itself");
+        let mut catalogue = self.catalogue();
+        let Some(until) = catalogue.hold(generation, reason) else { return };
+        let Some(record) = catalogue.records.get(&generation) else { return };
+        let entry = record.slot.clone();
+        if let Some(entry) = entry.filter(|_| self.wishes().keep.contains(record.summary.name.as_str())) {
+            catalogue.wake_ups.set(&entry, until);
+            drop(catalogue);
+            self.tell(Message::WakeUps);
+        }
     }
 
     /// The entry of a generation that its folder no longer holds, to be looked at again.
@@ -278,6 +347,10 @@ impl<P: PlacePacks> Shared<P> {
 
     /// Loads a generation into free memory, evicting nothing.
     pub(crate) fn prefetch(self: &Arc<Self>, generation: Generation) {
+        let hold = self.catalogue().records.get(&generation).and_then(|record| record.hold.clone());
+        if hold.is_some_and(|hold| hold.until > Instant::now()) {
+            return;
+        }
         let outcome = self.residency.prefetch(&generation, |room| self.load(generation, room));
         match outcome {
             Ok(loaded) => tracing::debug!(%generation, loaded, "prefetch"),

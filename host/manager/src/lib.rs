@@ -20,6 +20,7 @@ mod pack_state;
 mod placing;
 mod report;
 mod thread_priority;
+mod wake_ups;
 mod work_queue;
 
 pub use error::{LeaseFailure, ManagerError};

@@ -199,7 +199,9 @@ impl<P: PlacePacks> Shared<P> {
             }
             EventKind::LoadFailed => {
                 self.gone_from_device(generation);
-                (PackState::Registered, None)
+                let catalogue = self.catalogue();
+                let hold = catalogue.records.get(&generation).and_then(|record| record.hold.as_deref());
+                (PackState::Registered, hold.map(|hold| hold.reason.clone()))
             }
             EventKind::Evicted { why, .. } => return self.on_evicted(generation, why),
             // Leases are counted in reports; as events they would drown all others.

@@ -101,7 +101,7 @@ fn look(candidate: Candidate, cache: &FileCache) -> FolderPack {
     };
     let examined = if is_archive {
         match unpack(&pack.path, cache) {
-            Ok(folder) => examine(&folder),
+            Ok(unpacked) => examine(&unpacked.folder),
             Err(error) if error.is_incomplete() => Examined::Incomplete { reason: error.to_string() },
             Err(error) => {
                 pack.refuse(error.to_string());

@@ -74,6 +74,8 @@ fn tell_removed(name: &str, path: PathBuf, what: &str, settings: &Settings) -> a
 fn refused(error: InstallError) -> anyhow::Error {
     let message = error.to_string();
     let failure = match &error {
+        // A full disk says nothing against the archive.
+        InstallError::Archive(archive) if archive.is_the_hosts() => Failure::new(Exit::Failed, message),
         InstallError::Folder(_) | InstallError::Archive(_) => Failure::new(Exit::BadPack, message),
         InstallError::NotFound { .. } => {
             Failure::usage(message).help("`modularbase packs list` shows what is there")

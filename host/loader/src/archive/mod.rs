@@ -11,7 +11,7 @@ use std::{io, path::PathBuf};
 
 use manifests::{ManifestError, PACK_MANIFEST_FILE, Sha256};
 
-pub use unpacking::{archive_manifest, sweep_unpacked, unpack};
+pub use unpacking::{Unpacked, archive_manifest, sweep_unpacked, unpack, unpacked_to};
 pub use writing::pack_archive;
 
 use crate::FolderError;
@@ -124,6 +124,11 @@ impl ArchiveError {
     /// Whether the file ends before the archive does, as one does that is still being copied.
     pub fn is_incomplete(&self) -> bool {
         matches!(self, Self::Incomplete(_))
+    }
+
+    /// Whether it is the machine that fails (a full disk) and nothing is known against the archive.
+    pub fn is_the_hosts(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Write { .. } | Self::NoSpace { .. })
     }
 }
 

@@ -16,44 +16,66 @@ use super::{
     ArchiveError, ArchiveFault,
     frame::{FrameFailure, FrameReader},
 };
-use crate::{FileCache, MAX_SIGNATURE_BYTES, PackFolder, staging, text::clipped};
+use crate::{FileCache, MAX_SIGNATURE_BYTES, PackFolder, Stamp, staging, text::clipped};
 
 /// How the names of folders begin that are being unpacked into.
 const TEMPORARY: &str = ".tmp-";
 
-/// Unpacks an archive into `unpacked/<SHA-256 of the archive>` of the cache and gives that folder. One that is there and
-/// whole costs only the hashing of the two.
+/// What an archive was unpacked to.
+#[derive(Debug, Clone)]
+pub struct Unpacked {
+    /// Its files.
+    pub folder: PathBuf,
+    /// The archive, without symbolic links.
+    pub(crate) archive: PathBuf,
+    /// The archive's own hash.
+    pub(crate) hash: Sha256,
+    /// What the file system said of the archive before it was read; `None`: it had changed that very moment.
+    pub(crate) stamp: Option<Stamp>,
+}
+
+/// Unpacks an archive into `unpacked/<SHA-256 of the archive>` of the cache. One that is there and whole
+/// costs only the hashing of the two.
 ///
 /// # Errors
 /// [`ArchiveError`]; nothing of it is left then.
-pub fn unpack(archive: &Path, cache: &FileCache) -> Result<PathBuf, ArchiveError> {
+pub fn unpack(archive: &Path, cache: &FileCache) -> Result<Unpacked, ArchiveError> {
     let read_error = |source| ArchiveError::Read { path: archive.to_owned(), source };
-    let mut file = open(archive)?;
+    let canonical = archive.canonicalize().map_err(read_error)?;
+    let stamp = Stamp::to_rely_on(&canonical);
+    let mut file = open(&canonical)?;
     let (hash, _) = Sha256::of_reader(&file).map_err(read_error)?;
-    let unpacked = unpacked_folder(cache);
-    let folder = unpacked.join(hash.to_string());
-    if PackFolder::read(&folder).is_ok() {
-        return Ok(folder);
+    let folder = unpacked_to(cache, &hash);
+    if PackFolder::read(&folder).is_err() {
+        file.rewind().map_err(read_error)?;
+        unpack_into(&folder, archive, file, &hash)?;
     }
-    file.rewind().map_err(read_error)?;
-    let write_error = |source| ArchiveError::Write { path: folder.clone(), source };
-    fs::create_dir_all(&unpacked).map_err(write_error)?;
-    let staging = staging::StagingFolder::new(&unpacked, TEMPORARY).map_err(write_error)?;
+    Ok(Unpacked { folder, archive: canonical, hash, stamp })
+}
+
+/// Where the archive with that hash is unpacked to.
+pub fn unpacked_to(cache: &FileCache, hash: &Sha256) -> PathBuf {
+    unpacked_folder(cache).join(hash.to_string())
+}
+
+/// The folder appears when it is whole.
+fn unpack_into(folder: &Path, archive: &Path, file: File, hash: &Sha256) -> Result<(), ArchiveError> {
+    let write_error = |source| ArchiveError::Write { path: folder.to_owned(), source };
+    let unpacked = folder.parent().unwrap_or(folder);
+    fs::create_dir_all(unpacked).map_err(write_error)?;
+    let staging = staging::StagingFolder::new(unpacked, TEMPORARY).map_err(write_error)?;
     let found = Unpacking { archive, folder: staging.path() }.run(file)?;
-    if found != hash {
+    if found != *hash {
         return Err(ArchiveError::Incomplete(archive.to_owned()));
     }
-    match staging.appear_as(&folder) {
-        Ok(()) => {}
+    match staging.appear_as(folder) {
         // Somebody was faster, and may be using it; or a damaged one lies there.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if PackFolder::read(&folder).is_err() {
-                staging.replace(&folder).map_err(write_error)?;
-            }
-        }
-        Err(error) => return Err(write_error(error)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match PackFolder::read(folder) {
+            Ok(_) => Ok(()),
+            Err(_) => staging.replace(folder).map_err(write_error),
+        },
+        appeared => appeared.map_err(write_error),
     }
-    Ok(folder)
 }
 
 /// Reads no more of an archive than its manifest.
@@ -64,7 +86,7 @@ pub fn archive_manifest(archive: &Path) -> Result<PackManifest, ArchiveError> {
     Unpacking { archive, folder: Path::new("") }.manifest_only(open(archive)?)
 }
 
-/// Removes the folders of archives that are not in `keep` (what [`unpack`] gave), and what crashes have left; says how
+/// Removes the folders of archives that are not in `keep` (see [`unpack`]), and what crashes have left; says how
 /// many. Nothing may be between unpacking and being put into `keep` meanwhile.
 ///
 /// # Errors

@@ -251,3 +251,31 @@ fn signal_name(signal: i32) -> String {
         other => format!("signal {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(script: &str) -> End {
+        let child = Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        watch(child, Duration::from_secs(30), &AtomicBool::new(false)).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_is_read_late_still_counts() {
+        // Its pipes are open for a second after the child has ended, as when who reads them comes to his turn late.
+        let end = watched("setsid sh -c 'sleep 1; echo answer' &\nsleep 0.3; echo printed >&2");
+        assert_eq!(
+            (end.status.and_then(|status| status.code()), end.printed.as_str()),
+            (Some(0), "printed\n")
+        );
+        assert_eq!(end.answer, b"answer\n");
+    }
+}

@@ -40,7 +40,7 @@ impl Bench {
     }
 
     fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, ArchiveError> {
-        unpack(&self.archive(bytes), &self.cache)
+        Ok(unpack(&self.archive(bytes), &self.cache)?.folder)
     }
 
     /// What speaks against the archive; nothing of it may be left.
@@ -480,7 +480,9 @@ fn many_who_unpack_the_same_archive_get_the_same_whole_folder() {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| {
-                scope.spawn(|| PackFolder::read(&unpack(&archive, &bench.cache).unwrap()).unwrap().generation)
+                scope.spawn(|| {
+                    PackFolder::read(&unpack(&archive, &bench.cache).unwrap().folder).unwrap().generation
+                })
             })
             .collect();
         let generations: BTreeSet<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();

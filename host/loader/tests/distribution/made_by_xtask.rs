@@ -24,7 +24,7 @@ fn a_pack_signed_and_archived_by_the_authors_tools_is_let_in_and_installed() {
     assert_eq!(fs::read(&archive).unwrap(), own);
 
     let cache = FileCache::new(root.path().join("cache"));
-    let unpacked = PackFolder::read(&unpack(&archive, &cache).unwrap()).unwrap();
+    let unpacked = PackFolder::read(&unpack(&archive, &cache).unwrap().folder).unwrap();
     let config = format!(
         "schema_version = 1\n[trust]\npolicy = \"require-known-signer\"\n[trust.keys]\nalice = \"{key}\"\n"
     );

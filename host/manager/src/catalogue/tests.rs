@@ -6,6 +6,7 @@ use manifests::{PackKind, Sha256};
 
 use super::*;
 
+const SETTLE: Duration = Duration::from_secs(2);
 const NOBODY: &dyn Fn(Generation) -> bool = &|_| false;
 
 /// An entry with content of its own: the stamp of a real file that is written anew.
@@ -91,7 +92,7 @@ fn a_replacement_changes_what_the_name_means_in_one_step() {
     let candidate = candidate_of(folder.files.path(), "law", "new");
     let mut actions = Vec::new();
     assert!(folder.catalogue.noticed("law".as_ref(), Some(candidate), &mut actions));
-    folder.catalogue.incomplete("law".as_ref(), "half there".to_owned());
+    folder.catalogue.incomplete("law".as_ref(), "half there".to_owned(), SETTLE);
     assert_eq!(folder.route("law"), Route::Ready(old_generation));
     folder.catalogue.register("law".as_ref(), new, BTreeMap::new(), &mut actions);
     assert_eq!(folder.route("law"), Route::Ready(new_generation));
@@ -145,7 +146,7 @@ fn a_pack_that_was_kept_out_and_is_damaged_by_now_does_not_take_over() {
     let mut actions = Vec::new();
     let damaged = candidate_of(folder.files.path(), "b", "damaged");
     assert!(folder.catalogue.noticed("b".as_ref(), Some(damaged), &mut actions));
-    folder.catalogue.incomplete("b".as_ref(), "its weights are missing".to_owned());
+    folder.catalogue.incomplete("b".as_ref(), "its weights are missing".to_owned(), SETTLE);
     assert!(!folder.catalogue.looked("b".as_ref()));
     folder.take_out("a");
     assert!(matches!(folder.route("law"), Route::Arriving(_)));
@@ -235,4 +236,88 @@ fn an_entry_that_changes_while_it_is_looked_at_is_looked_at_again() {
     assert!(!folder.catalogue.noticed("law".as_ref(), Some(second), &mut actions), "a worker is on it");
     assert!(folder.catalogue.looked("law".as_ref()), "it changed");
     assert!(!folder.catalogue.looked("law".as_ref()));
+}
+
+#[test]
+fn entries_that_wait_for_nothing_are_not_walked_through() {
+    let mut folder = Folder::new();
+    let mut actions = Vec::new();
+    folder.drop_in("law", admitted("law", "1.0.0", &[]));
+    assert_eq!(folder.catalogue.wake_ups.next(), None, "registered");
+    for entry in ["gone", "half"] {
+        let candidate = candidate_of(folder.files.path(), entry, "half");
+        assert!(folder.catalogue.noticed(entry.as_ref(), Some(candidate), &mut actions));
+        assert_eq!(folder.catalogue.wake_ups.next(), None, "a worker looks at it");
+        folder.catalogue.incomplete(entry.as_ref(), "half there".to_owned(), SETTLE);
+        assert!(!folder.catalogue.looked(entry.as_ref()));
+        folder.take_out("gone");
+    }
+    let due = folder.catalogue.wake_ups.next().unwrap();
+    assert_eq!(due, folder.catalogue.slots[OsStr::new("half")].changed + SETTLE);
+    assert_eq!(folder.catalogue.wake_ups.take_due(due), ["half"]);
+    folder.catalogue.look_again("half".as_ref());
+    let candidate = candidate_of(folder.files.path(), "half", "whole");
+    assert!(folder.catalogue.noticed("half".as_ref(), Some(candidate), &mut actions));
+    assert_eq!(folder.catalogue.wake_ups.next(), None, "it is being looked at");
+}
+
+#[test]
+fn what_fails_for_no_fault_of_its_own_is_tried_again_later_and_later_until_it_changes() {
+    let mut folder = Folder::new();
+    let mut actions = Vec::new();
+    let first = candidate_of(folder.files.path(), "law", "1");
+    assert!(folder.catalogue.noticed("law".as_ref(), Some(first.clone()), &mut actions));
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        folder.catalogue.postpone("law".as_ref(), Some("law"), "the disk is full".to_owned(), &mut actions);
+        let due = folder.catalogue.wake_ups.next().unwrap();
+        pauses.push(due.saturating_duration_since(Instant::now()));
+        assert!(!folder.catalogue.looked("law".as_ref()));
+        assert_eq!(folder.catalogue.wake_ups.take_due(due), ["law"]);
+        folder.catalogue.look_again("law".as_ref());
+        assert!(folder.catalogue.noticed("law".as_ref(), Some(first.clone()), &mut actions));
+    }
+    assert!(pauses.windows(2).all(|pair| pair[1] > pair[0] * 3 / 2), "{pauses:?}");
+    let Route::Arriving(reason) = folder.route("law") else { panic!("{:?}", folder.route("law")) };
+    assert!(reason.contains("the disk is full"), "{reason}");
+    assert!(!folder.catalogue.looked("law".as_ref()));
+    let second = candidate_of(folder.files.path(), "law", "22");
+    assert!(folder.catalogue.noticed("law".as_ref(), Some(second), &mut actions));
+    folder.catalogue.postpone("law".as_ref(), None, "the disk is full".to_owned(), &mut actions);
+    let due = folder.catalogue.wake_ups.next().unwrap();
+    assert!(due.saturating_duration_since(Instant::now()) < pauses[1], "other files, from the start");
+}
+
+/// Time that this thread has had a processor: what it waits for one says nothing of its work.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_registration_costs_the_same_however_many_packs_there_are() {
+    let mut folder = Folder::new();
+    let stamped = candidate_of(folder.files.path(), "any", "any");
+    let mut register = |numbers: std::ops::Range<usize>| {
+        let packs: Vec<_> = numbers
+            .map(|number| {
+                let name = format!("pack-{number}");
+                (Candidate { path: name.clone().into(), ..stamped.clone() }, admitted(&name, "1.0.0", &[]))
+            })
+            .collect();
+        let start = processor_time();
+        for (candidate, pack) in packs {
+            let (entry, mut actions) = (candidate.path.clone().into_os_string(), Vec::new());
+            assert!(folder.catalogue.noticed(&entry, Some(candidate), &mut actions));
+            folder.catalogue.register(&entry, pack, BTreeMap::new(), &mut actions);
+            assert!(!folder.catalogue.looked(&entry));
+            assert!(folder.catalogue.wake_ups.take_due(Instant::now()).is_empty());
+        }
+        processor_time() - start
+    };
+    let few = register(0..1_000);
+    register(1_000..20_000);
+    let many = register(20_000..21_000);
+    // Walking through all of them would cost forty times as much.
+    assert!(many < few * 8, "{few:?} for the first thousand, {many:?} beside twenty thousand");
 }
