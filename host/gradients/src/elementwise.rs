@@ -90,11 +90,25 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
 /// # Errors
 /// Columns outside of the width.
 pub fn columns(x: &Tensor, first: usize, count: usize) -> Result<Tensor> {
-    let (_, width) = x.dims2()?;
-    let output = x.detach().narrow(1, first, count)?.force_contiguous()?;
-    record("columns", output, [x], move |gradient, _| {
-        Ok([Some(gradient.pad_with_zeros(1, first, width - first - count)?)])
-    })
+    part("columns", x, 1, first, count)
+}
+
+/// Rows `first..first + count` of `x [rows, width]`: of one expert's weights, say.
+///
+/// # Errors
+/// Rows outside of the matrix.
+pub fn rows(x: &Tensor, first: usize, count: usize) -> Result<Tensor> {
+    part("rows", x, 0, first, count)
+}
+
+fn part(op: &'static str, x: &Tensor, dim: usize, first: usize, count: usize) -> Result<Tensor> {
+    if x.rank() != 2 || first + count > x.dims()[dim] {
+        let expected = format!("x [rows, width] with {} {op}", first + count);
+        return Err(OpError::inputs(op, &expected, &[x]).into());
+    }
+    let behind = x.dims()[dim] - first - count;
+    let output = x.detach().narrow(dim, first, count)?.force_contiguous()?;
+    record(op, output, [x], move |gradient, _| Ok([Some(gradient.pad_with_zeros(dim, first, behind)?)]))
 }
 
 /// Tensors `[rows, n_i]` beside each other: `[rows, sum of n_i]`.

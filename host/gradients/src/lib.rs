@@ -36,7 +36,7 @@ pub use attention::attention;
 pub use backward::{backward, is_recorded};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use device::prepare_device;
-pub use elementwise::{add, cast, columns, concat, mul, scale};
+pub use elementwise::{add, cast, columns, concat, mul, rows, scale};
 pub use embedding::embedding;
 pub use layer_norm::layer_norm;
 pub use linear::linear;

@@ -24,6 +24,8 @@ fn shapes_that_do_not_go_together_are_named() {
     let table = g::RopeTable::new(&[1.0, 0.5], 4, &Device::Cpu).unwrap();
     refused(g::rope(&x, &table, g::RopeLayout::Half, 4), &["rope", "sequences * 4"]);
     refused(g::rope(&n.tensor(&[4, 8]), &table, g::RopeLayout::Half, 8), &["rope", "this one has 4"]);
+    refused(g::columns(&x, 5, 4), &["columns", "9 columns", "[6, 8]"]);
+    refused(g::rows(&x, 6, 1), &["rows", "7 rows"]);
     refused(g::straight_through(&x, &n.tensor(&[8, 6])), &["straight_through", "[8, 6]"]);
 }
 

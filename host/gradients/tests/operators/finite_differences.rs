@@ -184,6 +184,7 @@ fn of_sums_products_and_rearrangements() {
         check("mul by a column", &pair(3), seed, &|x| g::mul(&x[0], &x[1]));
         check("scale", &inputs[..1], seed, &|x| g::scale(&x[0], -1.7));
         check("columns", &inputs[..1], seed, &|x| g::columns(&x[0], 1, 3));
+        check("rows", &inputs[..1], seed, &|x| g::rows(&x[0], 1, 2));
         let parts = [inputs[0].clone(), inputs[4].clone(), inputs[1].clone()];
         check("concat", &parts, seed, &|x| g::concat(&[&x[0], &x[1], &x[2]]));
     }
