@@ -16,7 +16,7 @@ const HEAD_SIZES: [usize; 4] = [32, 64, 96, 128];
 pub(crate) fn supports(q: &Tensor, shape: &AttentionShape) -> bool {
     q.device().is_cuda()
         && q.dtype() == DType::BF16
-        && shape.head_dim % 8 == 0
+        && shape.head_dim.is_multiple_of(8)
         && shape.head_dim <= HEAD_SIZES[HEAD_SIZES.len() - 1]
         && shape.heads <= 65_535
         && shape.sequences <= 65_535

@@ -168,7 +168,7 @@ pub(super) fn variant(
         Argument::Pointer(address) => address % 16 == 0,
         _ => true,
     });
-    let lanes = if aligned && width % packed == 0 { packed } else { 1 };
+    let lanes = if aligned && width.is_multiple_of(packed) { packed } else { 1 };
     Ok((format!("{base}_{name}_{lanes}"), lanes))
 }
 
