@@ -1,105 +1,22 @@
 //! A running host and its operators: `chat` in one process, `packs` and `top` in others.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use fixture_packs::lay_out;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::program::{Ended, names, signal, wait_until, with_base};
-
-/// A folder of packs and a folder for sockets of a test's own.
-struct Place {
-    folder: TempDir,
-}
-
-/// A `chat` that serves the place; it leaves when this is dropped.
-struct Chat {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("packs")).unwrap();
-        Self { folder }
-    }
-
-    fn packs(&self) -> PathBuf {
-        self.folder.path().join("packs")
-    }
-
-    fn sockets(&self) -> Vec<String> {
-        names(&self.folder.path().join("modularbase"))
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = with_base(arguments);
-        command.arg("--packs-dir").arg(self.packs()).env("XDG_RUNTIME_DIR", self.folder.path());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(self.command(arguments))
-    }
-
-    /// Starts a host and waits until it listens.
-    fn chat(&self, arguments: &[&str]) -> Chat {
-        let before = self.sockets().len();
-        let mut child =
-            self.command(&["chat", "--greedy"]).args(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
-        wait_until("the host listens", || {
-            self.sockets().iter().filter(|name| name.ends_with(".sock")).count() > before
-        });
-        Chat { child, stdin, stdout }
-    }
-
-    fn list(&self) -> Vec<Value> {
-        self.run(&["packs", "list", "--json"]).success().json().as_array().unwrap().clone()
-    }
-
-    fn state(&self, name: &str) -> String {
-        let list = self.list();
-        let pack = list.iter().find(|pack| pack["name"] == name);
-        pack.map_or("none".to_owned(), |pack| pack["state"].as_str().unwrap().to_owned())
-    }
-
-    fn has_state(&self, name: &str, state: &str) {
-        wait_until(&format!("`{name}` is {state}"), || self.state(name) == state);
-    }
-}
-
-impl Chat {
-    fn say(&mut self, line: &str) {
-        self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    fn leave(mut self) -> Option<i32> {
-        drop(self.stdin.take());
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Chat {
-    fn drop(&mut self) {
-        // One that has left already can't be ended.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use crate::place::Place;
+use crate::program::{Ended, binary, signal};
 
 #[test]
 fn the_host_tells_what_it_has_and_its_socket_is_its_users_alone() {
     let place = Place::new();
     lay_out("scaled", &place.packs());
     let chat = place.chat(&["--mixture", "none"]);
-    let socket = place.folder.path().join("modularbase").join(&place.sockets()[0]);
+    let socket = place.folder().join("modularbase").join(&place.sockets()[0]);
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     place.has_state("scaled", "registered");
     let pack = &place.list()[0];
@@ -268,4 +185,48 @@ fn of_two_hosts_one_must_be_chosen_and_a_killed_one_is_forgotten() {
     assert_eq!(place.sockets().len(), 2, "one that is killed leaves its socket");
     assert_eq!(place.list(), [] as [Value; 0]);
     assert_eq!(place.sockets().len(), 1);
+}
+
+#[test]
+fn a_top_that_is_terminated_gives_the_terminal_back() {
+    let place = Place::new();
+    let _chat = place.chat(&["--mixture", "none"]);
+    let notes = tempfile::tempdir().unwrap();
+    let note = |name: &str| std::fs::read_to_string(notes.path().join(name)).unwrap_or_default();
+    // `script` gives it a terminal; in the background, so that the shell there tells how it ended.
+    let inside = format!(
+        "cd {}; tty > tty; stty rows 30 cols 100; stty -g > before; {} top --packs-dir {} < /dev/tty & \
+         echo $! > pid; wait $!; echo $? > code; stty -g > after",
+        notes.path().display(),
+        binary().display(),
+        place.packs().display()
+    );
+    let mut terminal = Command::new("script")
+        .args(["-qec", &format!("sh -c '{inside}'"), "/dev/null"])
+        .env("XDG_RUNTIME_DIR", place.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = Vec::new();
+    let mut screen = terminal.stdout.take().unwrap();
+    let mut read_until = |words: &[u8]| {
+        while !shown.windows(words.len()).any(|window| window == words) {
+            let mut more = [0; 4096];
+            let length = screen.read(&mut more).unwrap();
+            assert!(length > 0, "{}", String::from_utf8_lossy(&shown));
+            shown.extend_from_slice(&more[..length]);
+        }
+    };
+    // The alternate screen, with a picture on it.
+    read_until(b"\x1b[?1049h");
+    read_until(b"modularbase");
+    let now = Command::new("stty").args(["-F", note("tty").trim(), "-g"]).output().unwrap();
+    assert_ne!(String::from_utf8(now.stdout).unwrap(), note("before"), "it has the terminal");
+    let status = Command::new("kill").args(["-s", "TERM", note("pid").trim()]).status().unwrap();
+    assert!(status.success());
+    read_until(b"\x1b[?1049l");
+    drop(terminal.stdin.take());
+    terminal.wait().unwrap();
+    assert_eq!((note("code").trim(), note("after")), ("143", note("before")));
 }

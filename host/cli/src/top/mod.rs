@@ -5,6 +5,7 @@ mod picture;
 mod poller;
 mod rates;
 mod screen;
+mod termination;
 mod view;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::terminal::{is_interactive, print, print_json, stdout_width};
 use poller::{Poller, Wish};
 use rates::Rates;
 use screen::Screen;
+use termination::Termination;
 use view::View;
 
 /// How long the loop waits for a key before it looks whether there is news.
@@ -62,11 +64,15 @@ fn once(mut host: Operated, settings: &Settings) -> anyhow::Result<()> {
 fn live(host: Operated) -> anyhow::Result<()> {
     // As a key, Ctrl-C is read below. As a signal it must not end the program before the terminal is as it was.
     let _scope = Scope::enter(Meaning::Cancel);
+    let termination = Termination::watch()?;
     let pid = host.pid;
     let poller = Poller::start(host.client);
     let mut view = View::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
     let mut screen = Screen::open()?;
     let ended = loop {
+        if termination.came() {
+            break None;
+        }
         if interrupt::is_cancelled() {
             break Some(Failure::interrupted());
         }
@@ -88,6 +94,7 @@ fn live(host: Operated) -> anyhow::Result<()> {
         }
     };
     drop(screen);
+    termination.end()?;
     ended.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
