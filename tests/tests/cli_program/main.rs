@@ -3,8 +3,10 @@
 mod answers;
 mod conversation;
 mod fetching;
+mod killed;
 mod operating;
 mod packs;
+mod place;
 mod program;
 mod refusals;
 mod running_host;

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture_packs::lay_out;
+use modularbase_loader::{ContextKey, INDEX_FILE, PackIndex, ProbeKey, ProbeOutcome};
 use serde_json::{Value, json};
 
+use crate::place::Place;
 use crate::program::{Ended, names, with_base};
 
 /// A `packs` command on a folder of packs, where no host of this user is seen.
@@ -150,4 +152,34 @@ fn a_pack_that_is_still_being_copied_is_seen_and_says_what_it_waits_for() {
         packs[0]["reason"].as_str().unwrap().starts_with("waiting for libfixture_scaled.so: "),
         "{packs:?}"
     );
+}
+
+#[test]
+fn what_is_cleared_without_a_host_is_probed_again_by_the_next_one() {
+    let place = Place::with_cache();
+    lay_out("panics", &place.packs());
+    // Files changed this very moment are not remembered by their stamp.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let refused = |verdict: &str| {
+        let chat = place.chat(&["--mixture", "none"]);
+        place.has_state("panics", "quarantined");
+        let events = place.run(&["packs", "events", "--json"]).success().stdout;
+        assert_eq!(events.contains("\"state\":\"verified\""), verdict == "looked at", "{events}");
+        assert_eq!(chat.leave(), Some(0));
+    };
+    refused("looked at");
+    refused("remembered");
+    let index = place.cache().join("packs").join(INDEX_FILE);
+    let lines = std::fs::read_to_string(&index).unwrap();
+    let line = lines.lines().find(|line| line.contains("\"panics\"")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    let context = ContextKey(line["context"].as_str().unwrap().parse().unwrap());
+    let probe = ProbeKey(line["pack"][2]["refused_by"].as_str().unwrap().parse().unwrap());
+    let probed = || PackIndex::open(index.parent().unwrap(), context).probed(probe);
+    assert!(matches!(probed(), Some(ProbeOutcome::Failed(_))));
+    let cleared = place.run(&["packs", "quarantine", "clear", "panics", "--offline"]).success();
+    assert!(cleared.stdout.contains("is forgotten"), "{}", cleared.stdout);
+    assert_eq!(probed(), None, "the next look would be refused unprobed");
+    refused("looked at");
+    assert!(matches!(probed(), Some(ProbeOutcome::Failed(_))));
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fixture_packs::lay_out;
+use fixture_packs::{lay_out, lay_out_with};
+use manifests::PackKind;
 use serde_json::Value;
 
 use crate::program::{Ended, with_base};
@@ -108,4 +109,20 @@ fn a_pack_with_an_effect_passes_and_bad_ones_fail_at_the_check_that_is_about_the
     let none = Ended::of(with_base(["packs".as_ref(), "verify".as_ref(), packs.path().as_os_str()]));
     assert_eq!((none.code, none.stdout.as_str()), (Some(2), ""));
     assert!(none.stderr.contains("holds no pack.toml"), "{}", none.stderr);
+}
+
+#[test]
+fn pack_without_effect_fails_verification() {
+    let packs = tempfile::tempdir().unwrap();
+    // An expert that is nothing but the base's own layers.
+    let folder = lay_out_with("general", packs.path(), |manifest| manifest.pack.kind = PackKind::Expert);
+    let (ended, table) = verify(&folder);
+    assert_eq!((ended.code, &table["passed"]), (Some(4), &Value::Bool(false)), "{table:#}");
+    assert_eq!(check(&table, "forward").0, "pass", "nothing else speaks against it: {table:#}");
+    let (status, detail) = check(&table, "effect");
+    assert_eq!(status, "fail");
+    assert!(detail.contains("none: its hidden states are those of the base's own layers"), "{detail}");
+    let said = Ended::of(with_base(["packs".as_ref(), "verify".as_ref(), folder.as_os_str()]));
+    assert_eq!(said.code, Some(4));
+    assert!(said.stdout.contains("effect") && said.stdout.contains("train it"), "{}", said.stdout);
 }
