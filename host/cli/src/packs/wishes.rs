@@ -1,6 +1,9 @@
 //! `packs pin|unpin|priority|evict`: what an operator wishes of packs on the device.
 
-use manifests::{OperatorWishes, PackName};
+use std::path::Path;
+
+use manifests::{ManifestError, OperatorWishes, PackName};
+use modularbase_control::{Client, ClientError};
 use modularbase_manager::EvictOutcome;
 use serde_json::json;
 
@@ -20,20 +23,15 @@ pub(crate) fn keep(
     choice: &HostChoice,
     settings: &Settings,
 ) -> anyhow::Result<()> {
-    match find(choice, settings)? {
-        Some(mut host) => {
-            host.packs_with(name.as_str())?;
-            host.client.pin(name.as_str(), keep).map_err(explain)?;
-        }
-        None => {
-            // A wish for a pack that has gone may still be taken back.
-            if keep {
-                folder_with(name.as_str(), settings)?;
-            }
-            OperatorWishes::set_keep(settings.packs_dir()?, name, keep)?;
-            notice(NO_HOST);
-        }
-    }
+    wish(
+        name,
+        // A wish for a pack that has gone may still be taken back.
+        keep,
+        choice,
+        settings,
+        |client| client.pin(name.as_str(), keep),
+        |folder| OperatorWishes::set_keep(folder, name, keep),
+    )?;
     if settings.json {
         return print_json(&json!({ "pack": name, "keep": keep }));
     }
@@ -50,21 +48,41 @@ pub(crate) fn priority(
     choice: &HostChoice,
     settings: &Settings,
 ) -> anyhow::Result<()> {
-    match find(choice, settings)? {
-        Some(mut host) => {
-            host.packs_with(name.as_str())?;
-            host.client.set_priority(name.as_str(), priority).map_err(explain)?;
-        }
-        None => {
-            folder_with(name.as_str(), settings)?;
-            OperatorWishes::set_priority(settings.packs_dir()?, name, priority)?;
-            notice(NO_HOST);
-        }
-    }
+    wish(
+        name,
+        true,
+        choice,
+        settings,
+        |client| client.set_priority(name.as_str(), priority),
+        |folder| OperatorWishes::set_priority(folder, name, priority),
+    )?;
     if settings.json {
         return print_json(&json!({ "pack": name, "priority": priority }));
     }
     print_line(&format!("`{name}` has the priority {priority}"))
+}
+
+/// Tells a wish to the running host, or writes it down for the next one. `must_exist`: without a host, the folder has to
+/// hold a pack of this name.
+fn wish(
+    name: &PackName,
+    must_exist: bool,
+    choice: &HostChoice,
+    settings: &Settings,
+    tell: impl FnOnce(&mut Client) -> Result<(), ClientError>,
+    write_down: impl FnOnce(&Path) -> Result<OperatorWishes, ManifestError>,
+) -> anyhow::Result<()> {
+    if let Some(mut host) = find(choice, settings)? {
+        host.packs_with(name.as_str())?;
+        tell(&mut host.client).map_err(explain)?;
+        return Ok(());
+    }
+    if must_exist {
+        folder_with(name.as_str(), settings)?;
+    }
+    write_down(settings.packs_dir()?)?;
+    notice(NO_HOST);
+    Ok(())
 }
 
 /// Takes a pack from the device.
