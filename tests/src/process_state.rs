@@ -1,36 +1,39 @@
-//! What this process and a host hold, to be compared before and after.
+//! What this process holds of the operating system, to be compared before and after.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use modularbase_engine::Host;
+use serde::Serialize;
 
-/// Everything that loads and evictions take and must give back, but memory, which [`resident_bytes`] tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Everything that hosts take of the operating system and that has to come back when they are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProcessState {
-    /// Threads of this process by name.
+    /// Threads by name.
     pub threads: BTreeMap<String, usize>,
     /// What the open file descriptors lead to, and how many each.
     pub descriptors: BTreeMap<String, usize>,
-    /// Regions mapped from files in the host's cache.
-    pub mappings: BTreeSet<String>,
-    /// Bytes of the ledger by owner.
-    pub held: BTreeMap<String, u64>,
-    /// Files of the host's cache.
-    pub files: BTreeSet<PathBuf>,
+    /// Paths of mapped files of packs: libraries and weights.
+    pub pack_files: BTreeSet<String>,
+    /// Mapped regions, all of them.
+    pub mappings: usize,
+    /// Resident memory, bytes.
+    pub resident_bytes: i64,
 }
 
 impl ProcessState {
-    /// As it is now; `cache` is the host's cache folder.
-    pub fn of(host: &Host, cache: &Path) -> Self {
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let in_cache = |line: &&str| line.contains(&*cache.to_string_lossy());
-        let held = host.ledger().holders();
+    /// As it is now.
+    ///
+    /// # Panics
+    /// Where `/proc` is not there.
+    pub fn now() -> Self {
+        let maps = fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
+        let files = maps.lines().filter_map(|line| line.splitn(6, ' ').nth(5)).map(str::trim);
         Self {
             threads: count(entries("/proc/self/task").filter_map(|task| {
+                // One that ends at this moment is gone.
                 let name = fs::read_to_string(task.join("comm")).ok()?;
                 Some(name.trim().to_owned())
             })),
@@ -39,18 +42,24 @@ impl ProcessState {
                 // The folder that is being listed.
                 (!target.starts_with("/proc/")).then(|| without_number(&target))
             })),
-            mappings: maps.lines().filter(in_cache).map(str::to_owned).collect(),
-            held: held.into_iter().map(|(owner, bytes)| (format!("{owner:?}"), bytes)).collect(),
-            files: files_below(cache),
+            pack_files: files.filter(|path| is_of_a_pack(path)).map(str::to_owned).collect(),
+            mappings: maps.lines().count(),
+            resident_bytes: resident_bytes(),
         }
+    }
+
+    /// Whether threads, descriptors and files of packs are the same; regions and memory depend on the allocator.
+    pub fn holds_the_same(&self, other: &Self) -> bool {
+        (&self.threads, &self.descriptors, &self.pack_files)
+            == (&other.threads, &other.descriptors, &other.pack_files)
     }
 }
 
 /// Bytes of this process that are in memory, of all its mappings.
 pub fn resident_bytes() -> i64 {
-    let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let kib = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
-    kib.trim().trim_end_matches("kB").trim().parse::<i64>().unwrap() * 1024
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("/proc/self/smaps_rollup");
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line of it");
+    kib.trim().trim_end_matches("kB").trim().parse::<i64>().expect("a number") * 1024
 }
 
 /// Whether others use this machine so much that a limit in seconds says nothing: more than half a thread of others to
@@ -62,18 +71,7 @@ pub fn machine_is_busy() -> bool {
 }
 
 fn entries(folder: &str) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).unwrap().filter_map(|entry| entry.ok().map(|entry| entry.path()))
-}
-
-fn files_below(folder: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(files_below(&entry.path())),
-            _ => drop(found.insert(entry.path())),
-        }
-    }
-    found
+    fs::read_dir(folder).expect("/proc").filter_map(|entry| entry.ok().map(|entry| entry.path()))
 }
 
 fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
@@ -85,4 +83,13 @@ fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
 /// `socket:[123]` and the like are the same thing whatever the number.
 fn without_number(target: &str) -> String {
     target.split_once(":[").map_or(target, |(kind, _)| kind).to_owned()
+}
+
+/// A weights file, a fixture's library, or a copy of one: `GENERATION.so`, with 64 hex digits.
+fn is_of_a_pack(path: &str) -> bool {
+    let path = path.trim_end_matches(" (deleted)");
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let stem = name.strip_suffix(".so").unwrap_or_default();
+    let is_copy = stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_copy || name.ends_with(".safetensors") || name.contains("libfixture")
 }

@@ -3,14 +3,19 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
 
+use cap::Cap;
 use clap::Parser;
 use system_tests::soak::{Settings, run};
 
+/// Tells what is allocated: resident memory alone can't tell what is kept from what the allocator holds back.
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
 fn main() -> ExitCode {
     let settings = Settings::parse();
-    let report = run(&settings);
+    let report = run(&settings, &|| ALLOCATOR.allocated());
     eprintln!("{}", report.text());
     if let Some(path) = &settings.json {
         let json = serde_json::to_vec_pretty(&report).expect("a report is JSON");

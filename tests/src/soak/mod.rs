@@ -36,7 +36,7 @@ pub struct Settings {
     pub seed: u64,
     /// Most MiB that resident memory may grow from the end of the warm-up to the end.
     #[arg(long, default_value_t = 64)]
-    pub growth: u64,
+    pub growth: i64,
     /// Use the small checkpoint of the repository although the default base is there.
     #[arg(long)]
     pub tiny: bool,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::latencies::Quantiles;
-use crate::ProcessResources;
+use crate::ProcessState;
 
 /// Counts, times and what the process held. `faults` is empty when all is well.
 #[derive(Debug, Clone, Serialize)]
@@ -24,8 +24,14 @@ pub struct Report {
     pub resident_packs: f64,
     /// Most packs on the device at once.
     pub most_resident_packs: usize,
+    /// Bytes of caches and working memory, on average.
+    pub caches_bytes: u64,
     /// Resident memory every five seconds, bytes.
-    pub resident_memory: Vec<u64>,
+    pub resident_memory: Vec<i64>,
+    /// What was allocated at the same moments, bytes.
+    pub allocated: Vec<i64>,
+    /// Bytes that were allocated more at the end than after the warm-up.
+    pub allocated_growth: i64,
     /// Streams beside each other.
     pub streams: usize,
     /// Requests begun.
@@ -55,13 +61,13 @@ pub struct Report {
     /// A decode step beside the other streams and their loads, milliseconds.
     pub step_ms: Quantiles,
     /// Before the host was opened.
-    pub before: ProcessResources,
+    pub before: ProcessState,
     /// After the warm-up.
-    pub start: ProcessResources,
+    pub start: ProcessState,
     /// When the streams had ended.
-    pub end: ProcessResources,
+    pub end: ProcessState,
     /// When the host was gone.
-    pub after: ProcessResources,
+    pub after: ProcessState,
     /// What was wrong, in words.
     pub faults: Vec<String>,
 }
@@ -70,14 +76,18 @@ impl Report {
     /// For people, a line for each matter.
     pub fn text(&self) -> String {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let held = |at: &ProcessResources| {
+        let held = |at: &ProcessState| {
             format!(
                 "{:.1} MiB, {} threads, {} descriptors, {} mappings",
-                mib(at.resident_bytes),
-                at.threads.len(),
-                at.descriptors,
+                mib(at.resident_bytes as u64),
+                at.threads.values().sum::<usize>(),
+                at.descriptors.values().sum::<usize>(),
                 at.mappings
             )
+        };
+        let series = |of: &[i64]| {
+            let each = of.iter().map(|bytes| format!("{:.0}", mib(*bytes as u64)));
+            each.collect::<Vec<_>>().join(" ")
         };
         let times = |of: &Quantiles| {
             format!(
@@ -113,13 +123,12 @@ impl Report {
             ),
             format!("  load: {}", times(&self.load_ms)),
             format!("  decode step beside: {}", times(&self.step_ms)),
+            format!("  caches and working memory {:.2} MiB on average", mib(self.caches_bytes)),
+            format!("  resident memory every 5 s, MiB: {}", series(&self.resident_memory)),
             format!(
-                "  resident memory every 5 s, MiB: {}",
-                self.resident_memory
-                    .iter()
-                    .map(|bytes| format!("{:.0}", mib(*bytes)))
-                    .collect::<Vec<_>>()
-                    .join(" ")
+                "  allocated at the same moments, MiB: {}; from the warm-up to the end {:+.1} MiB",
+                series(&self.allocated),
+                self.allocated_growth as f64 / f64::from(1 << 20)
             ),
             format!("  before the host: {}", held(&self.before)),
             format!("  after warm-up:   {}", held(&self.start)),
@@ -135,7 +144,7 @@ impl Report {
         let growth = self.end.resident_bytes as f64 - self.start.resident_bytes as f64;
         format!(
             "soak: {} faults in {:.1} min on {}: {} requests, {} checked, {} loads, {} evictions, load p50 {:.1} p99 \
-             {:.1} ms, step p50 {:.2} p99 {:.2} ms, RSS {:+.1} MiB",
+             {:.1} ms, step p50 {:.2} p99 {:.2} ms, RSS {:+.1} MiB, allocated {:+.1} MiB, {:.1} packs on the device",
             self.faults.len(),
             self.minutes,
             self.base,
@@ -147,7 +156,9 @@ impl Report {
             self.load_ms.p99,
             self.step_ms.p50,
             self.step_ms.p99,
-            growth / f64::from(1 << 20)
+            growth / f64::from(1 << 20),
+            self.allocated_growth as f64 / f64::from(1 << 20),
+            self.resident_packs
         )
     }
 }

@@ -22,14 +22,18 @@ use super::{
     reference::Reference,
     streams::{Counts, Streams},
 };
-use crate::{Base, Folders, ProcessResources};
+use crate::{Base, Folders, ProcessState, resident_bytes};
 
 /// How long what the host does on its own may take. Nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Bytes of caches and working memory of a stream, on the small checkpoint and on the default base.
-const CACHES_OF_STREAM: [u64; 2] = [1 << 20, 6 << 20];
+/// Bytes of caches and working memory of a stream, on the small checkpoint and on the default base: no more than they
+/// take, lest packs have the rest.
+const CACHES_OF_STREAM: [u64; 2] = [256 << 10, 4 << 20];
 /// What copies of packs may take on disk, bytes: less than all of them, so that they are trimmed.
 const COPIES: u64 = 160 << 20;
+
+/// What may be allocated more at the end than after the warm-up: the log of events and the samples fill.
+const ALLOCATED_GROWTH: i64 = 16 << 20;
 
 /// How often resident memory is noted.
 const MEMORY_EVERY: Duration = Duration::from_secs(5);
@@ -41,16 +45,20 @@ struct Watched {
     most_held: u64,
     /// How many packs were on the device, at each look.
     resident: Vec<usize>,
+    /// Bytes of caches and working memory, at each look.
+    caches: Vec<u64>,
     /// Bytes, once in `MEMORY_EVERY`.
-    resident_memory: Vec<u64>,
+    resident_memory: Vec<i64>,
+    /// Allocated bytes at the same moments.
+    allocated: Vec<i64>,
     exceeded: Option<String>,
 }
 
-/// Runs it to its end.
+/// Runs it to its end. `allocated` tells the bytes that this process has allocated.
 ///
 /// # Panics
 /// Where it can't be set up.
-pub fn run(settings: &Settings) -> Report {
+pub fn run(settings: &Settings, allocated: &(dyn Fn() -> usize + Sync)) -> Report {
     let base = if settings.tiny || !Base::Real.is_there() { Base::Tiny } else { Base::Real };
     let folders = Folders::for_base(base);
     let aside = tempfile::tempdir().expect("a temporary folder");
@@ -60,7 +68,7 @@ pub fn run(settings: &Settings) -> Report {
     let folder = Folder { packs: folders.packs.path(), aside: aside.path(), collection: &collection };
     (0..collection.len()).for_each(|pack| folder.put(pack, 0));
 
-    let before = ProcessResources::now();
+    let before = ProcessState::now();
     let host = folders
         .host_with(|options| {
             options.packs.cache_limit = COPIES;
@@ -92,16 +100,18 @@ pub fn run(settings: &Settings) -> Report {
         }
         scope.spawn(|| file_changes.store(folder.change(random(1_000), &stop), Ordering::Relaxed));
         scope.spawn(|| operate(&host, collection.len(), random(1_001), &stop));
-        let watcher = scope.spawn(|| watch(&host, &stop));
+        let watcher = scope.spawn(|| watch(&host, &stop, allocated));
         // The allocator and the caches take their time to come to a size that stays.
         let warm_up = length / 4;
         thread::sleep(warm_up);
-        let start = ProcessResources::now();
+        let start = (ProcessState::now(), allocated() as i64);
         thread::sleep(length - warm_up);
         stop.store(true, Ordering::Relaxed);
         (watcher.join().unwrap_or_default(), start)
     });
-    let end = ProcessResources::now();
+    let (start, allocated_at_start) = start;
+    let end = ProcessState::now();
+    let allocated_growth = allocated() as i64 - allocated_at_start;
     faults.extend(watched.exceeded);
 
     let counts = streams.counts;
@@ -112,19 +122,27 @@ pub fn run(settings: &Settings) -> Report {
     }
     let totals = host.manager().totals();
     faults.extend(take_everything_out(host, &folder));
-    let mut after = ProcessResources::now();
+    let mut after = ProcessState::now();
     let is_back = wait_until(|| {
-        after = ProcessResources::now();
-        after.threads == before.threads
-            && after.descriptors == before.descriptors
-            && after.pack_files == before.pack_files
+        after = ProcessState::now();
+        after.holds_the_same(&before)
     });
     if !is_back {
         faults.push(format!("before the host: {before:?}, after it: {after:?}"));
     }
-    let growth = end.resident_bytes.saturating_sub(start.resident_bytes) >> 20;
+    let growth = (end.resident_bytes - start.resident_bytes) >> 20;
     if growth > settings.growth {
         faults.push(format!("resident memory grew by {growth} MiB, {} may be", settings.growth));
+    }
+    if allocated_growth > ALLOCATED_GROWTH {
+        faults.push(format!("{allocated_growth} bytes more are allocated, {ALLOCATED_GROWTH} may be"));
+    }
+    let resident_packs = mean(&watched.resident);
+    if resident_packs > settings.room_for as f64 {
+        let room = settings.room_for;
+        faults.push(format!(
+            "{resident_packs:.1} packs were on the device on average, there is room for {room}"
+        ));
     }
     let Counts { requests, tokens, checked, refused, with_omitted, wrong, faults: told, steps } = counts;
     faults.extend(told.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -135,9 +153,12 @@ pub fn run(settings: &Settings) -> Report {
         packs: settings.packs,
         budget_bytes: budget,
         most_held_bytes: watched.most_held,
-        resident_packs: mean(&watched.resident),
+        resident_packs,
+        caches_bytes: mean_bytes(&watched.caches),
         most_resident_packs: watched.resident.iter().copied().max().unwrap_or_default(),
         resident_memory: watched.resident_memory,
+        allocated: watched.allocated,
+        allocated_growth,
         streams: settings.streams,
         requests: requests.into_inner(),
         tokens: tokens.into_inner(),
@@ -164,6 +185,10 @@ fn mean(counts: &[usize]) -> f64 {
     counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64
 }
 
+fn mean_bytes(bytes: &[u64]) -> u64 {
+    bytes.iter().sum::<u64>() / bytes.len().max(1) as u64
+}
+
 fn hit_rate(totals: &Totals) -> f64 {
     totals.hits as f64 / (totals.hits + totals.loads).max(1) as f64
 }
@@ -172,20 +197,20 @@ fn registered(host: &Host) -> usize {
     host.manager().registered().len()
 }
 
-/// Room for the base, for some of the largest packs and for the streams.
+/// Room for the base, for some packs of middle size and for the streams.
 fn set_budget(host: &Host, base: Base, settings: &Settings) -> u64 {
     let alone: u64 = sum(host);
-    let mut largest = 0;
-    for pack in 0..settings.packs.min(6) {
+    // All sizes that there are.
+    let sizes = settings.packs.clamp(1, 6);
+    let mut bytes = 0;
+    for pack in 0..sizes {
         let choice = name(pack).parse().expect("a mixture");
         let turn = host.turn(&choice).expect("a pack");
-        let bytes = |(expert, _): &(std::sync::Arc<modularbase_core::Expert>, f32)| {
-            (expert.resident_bytes() + expert.plan_bytes()) as u64
-        };
-        largest = largest.max(turn.mixture().parts().iter().map(bytes).sum());
+        let experts = turn.mixture().parts().iter().map(|(expert, _)| expert);
+        bytes += experts.map(|expert| (expert.resident_bytes() + expert.plan_bytes()) as u64).sum::<u64>();
     }
     let caches = CACHES_OF_STREAM[usize::from(base == Base::Real)] * settings.streams as u64;
-    let budget = alone + settings.room_for as u64 * largest + caches;
+    let budget = alone + settings.room_for as u64 * bytes / sizes as u64 + caches;
     host.set_budget(budget);
     budget
 }
@@ -195,7 +220,7 @@ fn sum(host: &Host) -> u64 {
 }
 
 /// Looks at the ledger and reads the events, until it is told to stop.
-fn watch(host: &Host, stop: &AtomicBool) -> Watched {
+fn watch(host: &Host, stop: &AtomicBool, allocated: &(dyn Fn() -> usize + Sync)) -> Watched {
     let mut watched = Watched::default();
     let mut last = 0;
     let budget_holds = |watched: &mut Watched| {
@@ -204,6 +229,10 @@ fn watch(host: &Host, stop: &AtomicBool) -> Watched {
         let held = holders.iter().map(|(_, bytes)| bytes).sum();
         let packs = holders.iter().filter(|(owner, _)| matches!(owner, Owner::Pack(_))).count();
         watched.resident.push(packs);
+        let is_cache = |owner: &Owner| matches!(owner, Owner::Kv | Owner::Scratch);
+        watched
+            .caches
+            .push(holders.iter().filter(|(owner, _)| is_cache(owner)).map(|(_, bytes)| bytes).sum());
         watched.most_held = watched.most_held.max(held);
         if held > budget {
             watched.exceeded = Some(format!("{held} bytes were held, the budget is {budget}"));
@@ -213,7 +242,8 @@ fn watch(host: &Host, stop: &AtomicBool) -> Watched {
     while !stop.load(Ordering::Relaxed) {
         if Instant::now() >= next_memory {
             next_memory += MEMORY_EVERY;
-            watched.resident_memory.push(ProcessResources::now().resident_bytes);
+            watched.resident_memory.push(resident_bytes());
+            watched.allocated.push(allocated() as i64);
         }
         for _ in 0..20 {
             budget_holds(&mut watched);

@@ -16,7 +16,7 @@ mod world;
 use std::{cell::Cell, process::Command, time::Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use system_tests::ProcessResources;
+use system_tests::ProcessState;
 
 use crate::{
     clients::Judge, invariants::wait_until, operations::operations, reference::Reference, shelf::Shelf,
@@ -79,7 +79,7 @@ fn run() {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let totals = Cell::new((0, 0, 0));
-    let before = ProcessResources::now();
+    let before = ProcessState::now();
     let started = Instant::now();
     let outcome = TestRunner::new_with_rng(config, random).run(&operations(a_case as usize), |operations| {
         let answered = World::new(&shelf, &judge).run(&operations).map_err(TestCaseError::fail)?;
@@ -101,13 +101,11 @@ fn run() {
 }
 
 /// No thread, no descriptor and no mapped file of a pack more than before.
-fn everything_is_back(before: &ProcessResources) -> Result<(), String> {
-    let mut now = ProcessResources::now();
+fn everything_is_back(before: &ProcessState) -> Result<(), String> {
+    let mut now = ProcessState::now();
     let is_back = wait_until(|| {
-        now = ProcessResources::now();
-        now.threads == before.threads
-            && now.descriptors == before.descriptors
-            && now.pack_files == before.pack_files
+        now = ProcessState::now();
+        now.holds_the_same(before)
     });
     if is_back { Ok(()) } else { Err(format!("before: {before:#?}, now: {now:#?}")) }
 }

@@ -6,6 +6,7 @@
 mod library;
 mod machine;
 mod median;
+mod packs;
 mod start;
 mod tokens;
 mod venv;
@@ -50,6 +51,8 @@ enum Step {
     Tokens,
     /// Opening, checking, building and closing a pack's library; RSS over many cycles.
     Library,
+    /// Packs: to arrive, to load, to be evicted, ten thousand of them, and what they cost those beside them.
+    Packs,
     /// Time from start to the first token, and peak RSS, of `modularbase run`.
     Start,
 }
@@ -67,6 +70,7 @@ pub(crate) enum Beside {
 
 /// What every step works with.
 pub(crate) struct Setting {
+    pub(crate) workspace: CargoWorkspace,
     pub(crate) host: HostBinary,
     pub(crate) packs_folder: PathBuf,
     pub(crate) threads: usize,
@@ -88,6 +92,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
     host.fetch_base()?;
     lay_out_packs(&workspace, &host)?;
     let setting = Setting {
+        workspace: workspace.clone(),
         host,
         packs_folder: workspace.packs_folder(),
         threads: arguments.threads,
@@ -139,6 +144,7 @@ impl Step {
         match self {
             Self::Tokens => tokens::measure(setting),
             Self::Library => library::measure(setting),
+            Self::Packs => packs::measure(setting),
             Self::Start => start::measure(setting),
         }
     }
