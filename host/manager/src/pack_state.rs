@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PackState {
-    /// Found in the folder; its files are not complete or not looked at yet.
+    /// Found in the folder; its files are not complete or not looked at yet, or this machine can't take it now.
     Seen,
     /// Every file is what the manifest says, the signature satisfies the policy, and it fits the base.
     Verified,
