@@ -44,6 +44,8 @@ pub struct Report {
     pub wrong: u64,
     /// Requests refused, for packs whose files had just changed or gone.
     pub refused: u64,
+    /// Requests refused, for want of room for their caches.
+    pub without_room: u64,
     /// Answers that had to go without a pack for a moment.
     pub with_omitted: u64,
     /// Packs brought to the device.
@@ -107,8 +109,14 @@ impl Report {
                 mib(self.most_held_bytes)
             ),
             format!(
-                "  requests {} ({} tokens, {} checked, {} wrong), refused {}, without a pack {}",
-                self.requests, self.tokens, self.checked, self.wrong, self.refused, self.with_omitted
+                "  requests {} ({} tokens, {} checked, {} wrong), refused {}, without room {}, without a pack {}",
+                self.requests,
+                self.tokens,
+                self.checked,
+                self.wrong,
+                self.refused,
+                self.without_room,
+                self.with_omitted
             ),
             format!(
                 "  loads {}, evictions {}, hit rate {:.2}, on the device {:.1} packs, at most {}; quarantined {}, changes of \

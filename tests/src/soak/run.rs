@@ -28,13 +28,15 @@ use crate::{Base, Folders, ProcessState, resident_bytes};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of caches and working memory of a stream, on the small checkpoint and on the default base: no more than they
 /// take, lest packs have the rest.
-const CACHES_OF_STREAM: [u64; 2] = [256 << 10, 4 << 20];
+const CACHES_OF_STREAM: [u64; 2] = [256 << 10, 11 << 19];
 /// What copies of packs may take on disk, bytes: less than all of them, so that they are trimmed.
 const COPIES: u64 = 160 << 20;
 
 /// What may be allocated more at the end than after the warm-up: the log of events and the samples fill.
 const ALLOCATED_GROWTH: i64 = 16 << 20;
 
+/// Of so many requests one may find no room for its caches: the budget is tight, so that packs go.
+const WITHOUT_ROOM_OF: u64 = 20;
 /// How often resident memory is noted.
 const MEMORY_EVERY: Duration = Duration::from_secs(5);
 
@@ -134,6 +136,11 @@ pub fn run(settings: &Settings, allocated: &(dyn Fn() -> usize + Sync)) -> Repor
     if growth > settings.growth {
         faults.push(format!("resident memory grew by {growth} MiB, {} may be", settings.growth));
     }
+    let (asked, without_room) =
+        (counts.requests.load(Ordering::Relaxed), counts.without_room.load(Ordering::Relaxed));
+    if without_room * WITHOUT_ROOM_OF > asked {
+        faults.push(format!("{without_room} of {asked} requests found no room for their caches"));
+    }
     if allocated_growth > ALLOCATED_GROWTH {
         faults.push(format!("{allocated_growth} bytes more are allocated, {ALLOCATED_GROWTH} may be"));
     }
@@ -144,7 +151,8 @@ pub fn run(settings: &Settings, allocated: &(dyn Fn() -> usize + Sync)) -> Repor
             "{resident_packs:.1} packs were on the device on average, there is room for {room}"
         ));
     }
-    let Counts { requests, tokens, checked, refused, with_omitted, wrong, faults: told, steps } = counts;
+    let Counts { requests, tokens, checked, refused, without_room, with_omitted, wrong, faults: told, steps } =
+        counts;
     faults.extend(told.into_inner().unwrap_or_else(PoisonError::into_inner));
     Report {
         base: base.name().to_owned(),
@@ -165,6 +173,7 @@ pub fn run(settings: &Settings, allocated: &(dyn Fn() -> usize + Sync)) -> Repor
         checked: checked.into_inner(),
         wrong: wrong.into_inner(),
         refused: refused.into_inner(),
+        without_room: without_room.into_inner(),
         with_omitted: with_omitted.into_inner(),
         loads: totals.loads,
         evictions: totals.evictions,

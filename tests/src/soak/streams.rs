@@ -44,6 +44,7 @@ pub(crate) struct Counts {
     pub(crate) tokens: AtomicU64,
     pub(crate) checked: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) without_room: AtomicU64,
     pub(crate) with_omitted: AtomicU64,
     pub(crate) wrong: AtomicU64,
     pub(crate) faults: Mutex<Vec<String>>,
@@ -239,8 +240,12 @@ impl Streams<'_> {
         }
     }
 
-    /// Whether a request may be refused: only for a pack whose files changed a moment ago.
+    /// Whether a request may be refused: for a pack whose files changed a moment ago, or for want of memory.
     fn refused(&self, wanted: &[usize], certain: &[Option<usize>], error: &EngineError) {
+        if matches!(error, EngineError::Budget(_)) {
+            self.counts.without_room.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         let EngineError::Pack(
             LeaseFailure::Unknown { name: of, .. } | LeaseFailure::Quarantined { name: of, .. },
