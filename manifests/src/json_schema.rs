@@ -4,6 +4,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
 use crate::base_manifest::BaseManifest;
+use crate::data_recipe::DataRecipe;
 use crate::host_config::HostConfig;
 use crate::pack_manifest::PackManifest;
 use crate::pack_source::PackSource;
@@ -28,6 +29,11 @@ pub fn host_schema() -> Value {
     schema::<HostConfig>()
 }
 
+/// Schema of a data recipe.
+pub fn data_recipe_schema() -> Value {
+    schema::<DataRecipe>()
+}
+
 /// File name in `manifests/schema` and content of every schema; pretty, ending with a newline.
 pub fn schema_files() -> Vec<(&'static str, String)> {
     [
@@ -35,6 +41,7 @@ pub fn schema_files() -> Vec<(&'static str, String)> {
         ("pack-source.schema.json", pack_source_schema()),
         ("base.schema.json", base_schema()),
         ("host.schema.json", host_schema()),
+        ("data-recipe.schema.json", data_recipe_schema()),
     ]
     .into_iter()
     .map(|(name, schema)| (name, format!("{schema:#}\n")))

@@ -1,4 +1,4 @@
-//! Typed manifests for bases, packs and the host's configuration.
+//! Typed manifests for bases, packs, data recipes and the host's configuration.
 //!
 //! Every kind is TOML, refuses unknown fields, names its `schema_version`, and is checked for meaning: what [`read`]
 //! functions return holds. A refusal says file, line, column, reason and help ([`Refusal`]). This crate knows no
@@ -10,8 +10,11 @@
 mod atomic_file;
 mod base_manifest;
 mod builtin_bases;
+mod builtin_recipes;
 mod byte_size;
 mod config_table;
+mod data_recipe;
+mod data_source;
 mod device;
 mod document;
 mod dtype;
@@ -36,13 +39,18 @@ mod versions;
 pub use atomic_file::{replace_atomically, write_atomically};
 pub use base_manifest::{BaseFile, BaseIdentity, BaseManifest, BaseSources, HuggingFaceSource, PypiSource};
 pub use builtin_bases::{BUILTIN_BASES, builtin_base};
+pub use builtin_recipes::{BUILTIN_RECIPES, builtin_recipe};
 pub use byte_size::ByteSize;
+pub use data_recipe::{CleanRules, DataRecipe, RecipeIdentity, RecipeSplit};
+pub use data_source::{DataOrigin, DataSource, Extraction, Grouping, RecordFields};
 pub use device::DeviceChoice;
 pub use document::{MAX_MANIFEST_BYTES, Problem, SCHEMA_VERSION};
 pub use dtype::Dtype;
 pub use error::{ManifestError, Refusal};
 pub use host_config::{DEFAULT_BASE, HostConfig, HostSettings};
-pub use json_schema::{base_schema, host_schema, pack_schema, pack_source_schema, schema_files};
+pub use json_schema::{
+    base_schema, data_recipe_schema, host_schema, pack_schema, pack_source_schema, schema_files,
+};
 pub use mixture::MixtureChoice;
 pub use names::{FileName, PackId, PackName, RelativePath, TargetTriple};
 pub use operator_wishes::OperatorWishes;

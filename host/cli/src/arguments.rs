@@ -116,6 +116,9 @@ pub(crate) enum Command {
     /// List, inspect, verify, install and steer packs, in the folder and on the host that serves it.
     #[command(subcommand)]
     Packs(PacksCommand),
+    /// Fetch training text by recipe; look into text files and split them.
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Watch a running host: its memory, packs and rates.
     Top(TopArguments),
     /// Measure how well the model predicts a text: the mean loss in nats a token.
@@ -182,6 +185,60 @@ pub(crate) enum BaseCommand {
         #[arg(long)]
         verify: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// List the recipes that come with the program.
+    List,
+    /// Show a recipe: its sources, their licences and digests, how it is split.
+    Show {
+        /// A name from `data list`, or the path of a recipe (.toml).
+        recipe: String,
+    },
+    /// Fetch a recipe's sources and make its text files; what is there already is not fetched again.
+    Fetch {
+        /// A name from `data list`, or the path of a recipe (.toml).
+        recipe: String,
+        /// The folder of the files (default: `data/NAME` in the cache folder).
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Count documents, bytes and tokens of a text file or folder, by source.
+    Stats {
+        /// A .jsonl (also .zst or .gz) or .txt file, or a folder of such.
+        text: PathBuf,
+    },
+    /// Split a text file or folder by group or document, nearly equal documents kept out of two parts.
+    Split(DataSplitArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataSplitArguments {
+    /// A .jsonl (also .zst or .gz) or .txt file, or a folder of such.
+    pub(crate) text: PathBuf,
+    /// The folder of the parts: train.jsonl.zst, val.jsonl.zst, test.jsonl.zst.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Share to train on.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.96)]
+    pub(crate) train: f64,
+    /// Share to choose by.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    pub(crate) val: f64,
+    /// Share to measure on.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    pub(crate) test: f64,
+    /// Another seed, another split.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Take a document out of an earlier part (train, val, test) when a later one holds one at least this similar
+    /// (0.5 to 1).
+    #[arg(long, value_name = "SIMILARITY", default_value_t = 0.7, conflicts_with = "keep_near")]
+    pub(crate) near: f64,
+    /// Leave nearly equal documents where they are.
+    #[arg(long)]
+    pub(crate) keep_near: bool,
 }
 
 /// To whom a command goes. A host that serves the folder of packs is found by itself.

@@ -8,6 +8,7 @@ mod arguments;
 mod base;
 mod bench;
 mod chat;
+mod data;
 mod documents;
 mod failure;
 mod host_choice;
@@ -64,6 +65,7 @@ fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments, &settings, started)?,
         Command::Chat(arguments) => chat::chat(&arguments, &settings, started)?,
         Command::Base(command) => base::command(command, &settings)?,
+        Command::Data(command) => data::command(command, &settings)?,
         Command::Packs(command) => return packs::command(command, &settings),
         Command::Top(arguments) => top::top(&arguments, &settings)?,
         Command::Score(arguments) => score::score(&arguments, &settings, started)?,

@@ -18,7 +18,8 @@ const ENDINGS: [&str; 4] = [".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt"];
 /// How documents are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// The records' format; `None`: each file's is found by the fields of its first record.
+    /// The records' format; `None`: it is found by their fields, and where these fit several, it is that of the file's
+    /// first record.
     pub format: Option<Format>,
     /// The most bytes a line of JSONL or a file of text may have.
     pub max_document_bytes: u64,
@@ -100,7 +101,10 @@ pub struct Documents {
 struct OpenFile {
     path: PathBuf,
     lines: Lines,
-    format: Option<Format>,
+    /// The format that all records are to have.
+    asked: Option<Format>,
+    /// The format of the first record: a later one of other fields may still have another.
+    first: Option<Format>,
 }
 
 impl Documents {
@@ -120,7 +124,7 @@ impl Documents {
                     return Ok(Some(Document::text(name_of(&path, &self.root), text)));
                 }
             } else {
-                self.open = Some(OpenFile { path, lines, format: self.options.format });
+                self.open = Some(OpenFile { path, lines, asked: self.options.format, first: None });
             }
         }
     }
@@ -134,8 +138,9 @@ fn next_record(file: &mut OpenFile, root: &Path) -> Result<Option<Document>, Cor
         Ok(_) => return Err(not_json("it is another kind of value".into())),
         Err(error) => return Err(not_json(error.to_string())),
     };
-    let document = file.format.map_or_else(|| record::detect(&record), Ok).and_then(|format| {
-        file.format = Some(format);
+    let asked = |file: &OpenFile| file.asked.map_or_else(|| record::detect(&record, file.first), Ok);
+    let document = asked(file).and_then(|format| {
+        file.first.get_or_insert(format);
         record::document(record, format, || format!("{}:{line}", name_of(&file.path, root)))
     });
     document.map(Some).map_err(|fault| {

@@ -18,6 +18,7 @@ mod mixed_rows;
 mod near_duplicates;
 mod packed_rows;
 mod progress;
+pub mod recipe;
 mod record;
 mod shuffle;
 mod split;
@@ -28,7 +29,7 @@ mod windows;
 
 pub use document::{Body, Document, Format, Message};
 pub use document_files::{Documents, MAX_DOCUMENT_BYTES, ReadOptions, read_documents, read_documents_with};
-pub use document_writer::write_documents;
+pub use document_writer::{DocumentWriter, write_documents};
 pub use encoder::{EncodeError, EncodedConversation, Encoder};
 pub use error::{CorpusError, FieldFault};
 pub use mixed_rows::MixedRows;

@@ -38,8 +38,13 @@ pub(crate) struct Lines {
 impl Lines {
     /// `limit`: the most bytes that a line may have.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<Self, CorpusError> {
+        Self::named(path, &path.to_string_lossy(), limit)
+    }
+
+    /// The same for a file that is kept under another name than `name`, which says how it is compressed.
+    pub(crate) fn named(path: &Path, name: &str, limit: u64) -> Result<Self, CorpusError> {
         let file = File::open(path).map_err(CorpusError::read(path))?;
-        let compression = Compression::of(path);
+        let compression = Compression::of(Path::new(name));
         let reader: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(BufReader::with_capacity(1 << 16, file)),
             Compression::Gzip => {

@@ -7,8 +7,8 @@ use crate::error::FieldFault;
 
 type Record = Map<String, Value>;
 
-/// Which format a record has, by its fields.
-pub(crate) fn detect(record: &Record) -> Result<Format, FieldFault> {
+/// Which format a record has, by its fields: that of the `first` record where it fits.
+pub(crate) fn detect(record: &Record, first: Option<Format>) -> Result<Format, FieldFault> {
     let has = |name: &str| record.contains_key(name);
     let fits = |format: &Format| match format {
         Format::Text => has("text"),
@@ -16,9 +16,9 @@ pub(crate) fn detect(record: &Record) -> Result<Format, FieldFault> {
         Format::InstructionOutput => has("instruction") && has("output"),
         Format::QuestionAnswer => has("question") && has("answer"),
     };
-    Format::ALL.into_iter().find(fits).ok_or_else(|| FieldFault {
+    first.into_iter().chain(Format::ALL).find(fits).ok_or_else(|| FieldFault {
         why: "the record has no text that is known here".into(),
-        expected: Format::ALL.map(Format::fields).join(", or "),
+        expected: first.map_or_else(|| Format::ALL.map(Format::fields).join(", or "), |f| f.fields().into()),
         found: names(record),
     })
 }
@@ -132,7 +132,7 @@ mod tests {
 
     fn read(json: &str) -> Result<Document, FieldFault> {
         let record: Record = serde_json::from_str(json).unwrap();
-        let format = detect(&record)?;
+        let format = detect(&record, None)?;
         document(record, format, || "file:1".into())
     }
 

@@ -178,7 +178,7 @@ fn borders(options: &SplitOptions) -> Result<Vec<f64>, CorpusError> {
 }
 
 /// Where in `[0, 1)` a group lies.
-fn place_of(group: &str, seed: u64) -> f64 {
+pub(crate) fn place_of(group: &str, seed: u64) -> f64 {
     let digest = Sha256::of_bytes(&[&seed.to_le_bytes(), group.as_bytes()].concat());
     let bits = digest.as_bytes()[..8].iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
     // 53 bits are what a double holds exactly.

@@ -84,6 +84,12 @@ fn a_format_that_is_asked_for_is_not_guessed() {
     assert_eq!(read(&path).unwrap()[0].body, Body::Text("t".into()));
     let asked = read_documents(&path, Some(Format::QuestionAnswer)).unwrap().next().unwrap().unwrap();
     assert!(matches!(asked.body, Body::Conversation(messages) if messages.len() == 2));
+    let lines = "{\"question\": \"q\", \"answer\": \"a\"}\n{\"text\": \"t\"}\n";
+    let mixed = read(&file(&folder, "mixed.jsonl", lines)).unwrap();
+    assert!(matches!((&mixed[0].body, &mixed[1].body), (Body::Conversation(_), Body::Text(_))));
+    let both = "{\"question\": \"q\", \"answer\": \"a\"}\n{\"text\": \"t\", \"question\": \"q\", \"answer\": \"a\"}\n";
+    let as_first = read(&file(&folder, "both.jsonl", both)).unwrap();
+    assert!(matches!(as_first[1].body, Body::Conversation(_)));
     assert_eq!("question-answer".parse(), Ok(Format::QuestionAnswer));
     assert!("csv".parse::<Format>().unwrap_err().contains("expected one of text, conversations"));
 }
@@ -109,7 +115,9 @@ fn a_document_of_fifty_megabytes_on_one_line_goes_through_and_a_limit_refuses_it
 fn faults_name_file_line_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "fields.jsonl", "{\"text\": \"a\"}\n{\"body\": \"b\"}\n");
-    assert!(said(&path).ends_with("fields.jsonl:2: `text` is missing; expected `text`; found `body`"));
+    assert!(said(&path).ends_with(
+        "fields.jsonl:2: the record has no text that is known here; expected `text`; found `body`"
+    ));
     let path = file(&folder, "first.jsonl", "{\"body\": \"b\", \"title\": \"t\"}\n");
     assert!(said(&path).contains("first.jsonl:1: "));
     assert!(said(&path).ends_with("found `body`, `title`"));

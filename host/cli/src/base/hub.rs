@@ -20,11 +20,22 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Downloads the file into a cache below `folder`; gives its path there. The token and the endpoint of the user's
 /// environment hold.
 pub(crate) fn download_file(source: &HuggingFaceSource, folder: &Path) -> anyhow::Result<PathBuf> {
+    let revision = source.revision.as_deref().unwrap_or("main");
+    download(RepoType::Model, source.repo.as_str(), revision, source.file.as_str(), folder)
+}
+
+/// The same for any kind of repository.
+pub(crate) fn download(
+    kind: RepoType,
+    repo: &str,
+    revision: &str,
+    file: &str,
+    folder: &Path,
+) -> anyhow::Result<PathBuf> {
     let api = ApiBuilder::from_env().with_cache_dir(folder.to_path_buf()).with_progress(false).build()?;
-    let revision = source.revision.clone().unwrap_or_else(|| "main".to_owned());
-    let repo = api.repo(Repo::with_revision(source.repo.to_string(), RepoType::Model, revision));
-    let file = source.file.to_string();
-    let what = format!("{}/{}", source.repo, source.file);
+    let what = format!("{repo}/{file}");
+    let repo = api.repo(Repo::with_revision(repo.to_owned(), kind, revision.to_owned()));
+    let file = file.to_owned();
     let bar = BytesSeen(byte_bar(&format!("Downloading {what}"), 0));
     // On a thread of its own: the client can't be asked to stop, so after Ctrl-C it is left behind and the process
     // ends; and a panic in it becomes an error.

@@ -2,7 +2,7 @@
 
 mod base_store;
 mod fetch;
-mod hub;
+pub(crate) mod hub;
 mod pip;
 mod show;
 mod staged_file;
