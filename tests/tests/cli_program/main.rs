@@ -2,6 +2,7 @@
 
 mod answers;
 mod conversation;
+mod data;
 mod fetching;
 mod killed;
 mod operating;
