@@ -30,7 +30,11 @@ fn a_recipe_is_made_counted_and_split_again() {
     let folder = tempfile::tempdir().unwrap();
     let (cache, recipe) = (folder.path().join("cache"), recipe(folder.path()));
     let made = Ended::of(with_cache(&cache, &["data", "fetch", &recipe])).success();
-    assert!(made.stdout.contains("mine was made: ") && made.stdout.contains("train.jsonl.zst"), "{}", made.stdout);
+    assert!(
+        made.stdout.contains("mine was made: ") && made.stdout.contains("train.jsonl.zst"),
+        "{}",
+        made.stdout
+    );
     let out = cache.join("data/mine");
     assert_eq!(names(&out), ["report.json", "train.jsonl.zst", "val.jsonl.zst"]);
 
@@ -77,7 +81,10 @@ fn a_source_that_cannot_be_reached_is_named_with_what_failed_and_what_to_do() {
     for (from, words) in [
         ("from.npm = { package = \"x\", version = \"1.0.0\" }", "none of `npm` answers"),
         ("from.pip = { package = \"x\", version = \"1.0.0\" }", "none of `python3 -m pip`, `pip3`"),
-        ("from.hugging_face = { repo = \"a/b\", revision = \"main\", file = \"x.jsonl\" }", "can't download a/b/x.jsonl"),
+        (
+            "from.hugging_face = { repo = \"a/b\", revision = \"main\", file = \"x.jsonl\" }",
+            "can't download a/b/x.jsonl",
+        ),
     ] {
         let text = format!(
             "schema_version = 1\n[recipe]\nname = \"r\"\ndescription = \"R.\"\n[source.far]\ntitle = \"F\"\n\
@@ -86,10 +93,17 @@ fn a_source_that_cannot_be_reached_is_named_with_what_failed_and_what_to_do() {
         let path = folder.path().join("r.toml");
         std::fs::write(&path, text).unwrap();
         let mut command = with_cache(folder.path(), &["data", "fetch", path.to_str().unwrap()]);
-        command.env("PATH", "/nowhere").env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", folder.path());
+        command
+            .env("PATH", "/nowhere")
+            .env("HF_ENDPOINT", "http://127.0.0.1:9")
+            .env("HF_HOME", folder.path());
         let ended = Ended::of(command);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
-        assert!(ended.stderr.contains("the source `far`") && ended.stderr.contains(words), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("the source `far`") && ended.stderr.contains(words),
+            "{}",
+            ended.stderr
+        );
         assert!(ended.stderr.contains("help: "), "{}", ended.stderr);
     }
 }
@@ -110,7 +124,10 @@ fn wrong_recipes_and_texts_are_refused_with_file_and_line() {
         (vec!["data", "fetch", &bad_recipe], "r.toml:2:1: missing field `description`"),
         (vec!["data", "stats", &fields], "fields.jsonl:2: the record has no text that is known here"),
         (vec!["data", "stats", &empty], "holds no document"),
-        (vec!["data", "split", &fields, "--out", "/nowhere", "--near", "0.1"], "--near must lie between 0.5 and 1"),
+        (
+            vec!["data", "split", &fields, "--out", "/nowhere", "--near", "0.1"],
+            "--near must lie between 0.5 and 1",
+        ),
     ] {
         let ended = Ended::of(with_cache(folder.path(), &arguments));
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", ended.stderr);
