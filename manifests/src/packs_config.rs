@@ -54,14 +54,19 @@ pub enum DeltaWeights {
     /// Base and delta added up, 16 bits a weight.
     #[serde(rename = "bf16")]
     Bf16,
+    /// The delta as it is stored, beside the base's own matrix: least memory. Where the device has no kernel for that,
+    /// as `q8_0`.
+    #[serde(rename = "packed")]
+    Packed,
 }
 
 impl DeltaWeights {
-    /// The format that the matrices are then held in.
-    pub const fn dtype(self) -> Dtype {
+    /// The format that matrices stored as `delta` are then held in.
+    pub const fn dtype(self, delta: Dtype) -> Dtype {
         match self {
             Self::Q8_0 => Dtype::Q8_0,
             Self::Bf16 => Dtype::Bf16,
+            Self::Packed => delta,
         }
     }
 }

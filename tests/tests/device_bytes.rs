@@ -15,7 +15,7 @@ use fixture_packs::{SMOLLM2_SLOT, random_weights, smollm2_shape};
 use manifests::{Dtype, FileName, Sha256, WeightsRecord};
 use modularbase_core::{
     Advance, BaseCore, BaseFile, BehindCaches, CHUNK_ROWS, CpuBackend, Expert, KvDtype, LogitRows, Mixture,
-    Sequence, StepSize, StoredTensor, WeightDtype,
+    PackTensor, PackTensorKind, Sequence, StepSize, StoredTensor, WeightDtype,
 };
 use modularbase_graph::{CheckedGraph, Graph, infer_shapes};
 use modularbase_loader::{WeightView, WeightsFile};
@@ -59,15 +59,18 @@ impl Pack {
         let views: HashMap<&str, WeightView<'_>> =
             file.iter().flat_map(WeightsFile::weights).map(|view| (view.name, view)).collect();
         let announced = core
-            .expert_bytes(&self.graph, &|name| views.get(name).map(|view| view.dtype.try_into().unwrap()))
+            .expert_bytes(&self.graph, &|name| {
+                views.get(name).map(|view| PackTensorKind::Whole(view.dtype.try_into().unwrap()))
+            })
             .unwrap();
         let own = |name: &str| {
-            Ok(views.get(name).map(|view| StoredTensor {
+            let tensor = views.get(name).map(|view| StoredTensor {
                 name: name.to_owned(),
                 shape: view.shape.to_vec(),
                 dtype: view.dtype.try_into().unwrap(),
                 bytes: Cow::Borrowed(view.bytes),
-            }))
+            });
+            Ok(tensor.map(PackTensor::Whole))
         };
         let expert = core.compile_expert("fixture", generation, &self.graph, &own).unwrap();
         assert_eq!(expert.resident_bytes(), announced, "weights take what was announced");

@@ -4,6 +4,7 @@
 use std::{alloc::System, sync::atomic::AtomicBool};
 
 use cap::Cap;
+use manifests::Dtype;
 use modularbase_core::SamplingOptions;
 use modularbase_engine::{AnswerLimits, Host, Session, Turn};
 use system_tests::{Folders, wait_for};
@@ -36,6 +37,8 @@ fn the_ledger_says_what_the_allocator_says_at_every_step_of_a_random_run() {
     let mut state = seed;
     let folders = Folders::with(&["general", "moe"]);
     folders.fixture("own-slot").owning_everything().lay_out(folders.packs.path());
+    let deltas = folders.fixture("own-slot").named("deltas").delta(Dtype::DeltaQ2, folders.fingerprint());
+    deltas.lay_out(folders.packs.path());
     let wide = |blocks: i64| {
         toml::toml! { width = 256
         blocks = 2 }
@@ -46,7 +49,7 @@ fn the_ledger_says_what_the_allocator_says_at_every_step_of_a_random_run() {
     for (name, blocks) in [("small", 2), ("large", 6)] {
         folders.fixture("sized").named(name).settings(wide(blocks)).lay_out(folders.packs.path());
     }
-    let packs = ["general", "moe", "own-slot", "small", "large"];
+    let packs = ["general", "moe", "own-slot", "deltas", "small", "large"];
 
     let host = folders.host();
     assert!(host.manager().wait_until_looked(std::time::Duration::from_secs(30)));

@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
+use modularbase_deltas::DeltaFormat;
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, WeightSpec};
 
-use crate::{Activations, CoreError, KvCache, ScratchNeed, StepSize, StoredDtype, StoredTensor, Weight};
+use crate::{
+    Activations, CoreError, DeltaTensor, KvCache, ScratchNeed, StepSize, StoredDtype, StoredTensor, Weight,
+};
 
 /// How matrices are held on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,6 +104,29 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// A stored type that can't be converted, or no memory.
     fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError>;
+
+    /// Whether it multiplies with deltas as they are stored, beside the base's own matrix.
+    fn multiplies_deltas(&self) -> bool {
+        false
+    }
+
+    /// Device bytes that a delta takes beside the base's matrix: what to reserve beforehand.
+    ///
+    /// # Errors
+    /// A shape that the format does not allow, or an executor that does not multiply with deltas.
+    fn delta_bytes(&self, shape: &[usize], format: DeltaFormat) -> Result<usize, CoreError> {
+        let _ = (shape, format);
+        Err(CoreError::mismatch("executor", "one that multiplies with deltas", self.device()))
+    }
+
+    /// Places a delta beside the base's matrix, which stays shared.
+    ///
+    /// # Errors
+    /// Shapes that differ, no memory, or an executor that does not multiply with deltas.
+    fn place_delta(&self, base: &Weight, delta: &DeltaTensor<'_>) -> Result<Weight, CoreError> {
+        let _ = (base, delta);
+        Err(CoreError::mismatch("executor", "one that multiplies with deltas", self.device()))
+    }
 
     /// Makes a graph executable.
     ///

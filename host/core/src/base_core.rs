@@ -5,16 +5,35 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use modularbase_deltas::DeltaFormat;
 use modularbase_graph::{CheckedGraph, Graph, Init, WeightSpec, infer_shapes};
 use pack_sdk::{BaseShape, SlotRange, base_graphs};
 
 use crate::{
-    Activations, Backend, BaseFile, CoreError, Expert, Plan, PlanInput, SequenceRows, StepSize, StoredDtype,
-    StoredTensor, Weight, WeightDtype,
+    Activations, Backend, BaseFile, CoreError, DeltaTensor, Expert, Plan, PlanInput, SequenceRows, StepSize,
+    StoredDtype, StoredTensor, Weight, WeightDtype,
 };
 
+/// A pack's own weight as it comes to the executor.
+#[derive(Debug, Clone)]
+pub enum PackTensor<'a> {
+    /// All its values.
+    Whole(StoredTensor<'a>),
+    /// What is to be added to the base's while it is multiplied with.
+    Delta(DeltaTensor<'a>),
+}
+
+/// As [`PackTensor`], without the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackTensorKind {
+    /// All its values, in this format.
+    Whole(StoredDtype),
+    /// A delta.
+    Delta(DeltaFormat),
+}
+
 /// Gives a pack's own weights by name; `None` for a weight that the pack's file does not hold.
-pub type PackWeights<'a> = dyn Fn(&str) -> Result<Option<StoredTensor<'a>>, CoreError> + 'a;
+pub type PackWeights<'a> = dyn Fn(&str) -> Result<Option<PackTensor<'a>>, CoreError> + 'a;
 
 /// A base on a device.
 pub struct BaseCore {
@@ -132,13 +151,17 @@ impl BaseCore {
     pub fn expert_bytes(
         &self,
         graph: &CheckedGraph,
-        stored: &dyn Fn(&str) -> Option<StoredDtype>,
+        stored: &dyn Fn(&str) -> Option<PackTensorKind>,
     ) -> Result<usize, CoreError> {
         let own = graph.graph().nodes.iter().filter_map(|node| match &node.op {
             modularbase_graph::Op::Weight(spec) => Some((spec, stored(&node.name)?)),
             _ => None,
         });
-        own.map(|(spec, stored)| self.backend.placed_bytes(&spec.shape, stored, self.dtype)).sum()
+        own.map(|(spec, kind)| match kind {
+            PackTensorKind::Whole(stored) => self.backend.placed_bytes(&spec.shape, stored, self.dtype),
+            PackTensorKind::Delta(format) => self.backend.delta_bytes(&spec.shape, format),
+        })
+        .sum()
     }
 
     /// Bytes that the plan of a pack's graph takes beside its weights, at most: what to reserve beforehand.
@@ -202,9 +225,12 @@ impl BaseCore {
         let mut own_bytes = 0;
         let plan = self.backend.compile(graph, &mut |name, spec: &WeightSpec| {
             if let Some(tensor) = file(name)? {
-                let weight = match spec.shape.len() {
-                    1 => self.backend.place_vector(&tensor)?,
-                    _ => self.backend.place_matrix(&tensor, self.dtype)?,
+                let weight = match (tensor, spec.shape.len()) {
+                    (PackTensor::Whole(tensor), 1) => self.backend.place_vector(&tensor)?,
+                    (PackTensor::Whole(tensor), _) => self.backend.place_matrix(&tensor, self.dtype)?,
+                    (PackTensor::Delta(delta), _) => {
+                        self.backend.place_delta(&base_weight(&self.weights, delta.base)?, &delta)?
+                    }
                 };
                 own_bytes += weight.bytes();
                 return Ok(weight);

@@ -31,7 +31,7 @@ mod weight;
 pub use activations::Activations;
 pub use advance::{Advance, CHUNK_ROWS, LogitRows};
 pub use backend::{Backend, Plan, PlanInput, SequenceRows, WeightDtype, WeightLookup};
-pub use base_core::{BaseCore, PackWeights};
+pub use base_core::{BaseCore, PackTensor, PackTensorKind, PackWeights};
 pub use base_files::{BaseFile, BaseFileError, NoValues, StoredDtype};
 pub use behind_slot::BehindCaches;
 pub use chat_template::{ChatMessage, ChatTemplate};

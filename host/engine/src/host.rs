@@ -83,7 +83,7 @@ impl Host {
         let parked = Arc::new(ParkedCaches::default());
         let placement = Placement {
             core: Arc::clone(&core),
-            base: file,
+            base: file.without_tokenizer(),
             dtype,
             delta: options.delta,
             threads: options.threads,

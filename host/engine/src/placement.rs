@@ -4,7 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use manifests::{DeltaWeights, Dtype};
 use modularbase_core::{
-    BaseCore, BaseFile, CoreError, DeltaTensor, Expert, StoredDtype, StoredTensor, SumDtype, WeightDtype,
+    BaseCore, BaseFile, CoreError, DeltaTensor, Expert, PackTensor, PackTensorKind, StoredDtype,
+    StoredTensor, SumDtype, WeightDtype,
 };
 use modularbase_loader::{Generation, LoadStage, LoadedPack, QuarantineReason, WeightView, resident_bytes};
 use modularbase_manager::{PlaceError, PlacePacks, Placed};
@@ -31,7 +32,7 @@ impl PlacePacks for Placement {
 
     fn place(&self, pack: &LoadedPack, room: &Room<'_>) -> Result<Placed<Arc<Expert>>, PlaceError> {
         let stored = stored_weights(pack);
-        let dtype = |name: &str| stored.get(name).map(|weight| self.placed_from(weight));
+        let dtype = |name: &str| stored.get(name).map(|weight| self.kind(weight));
         let needed = self.core.expert_bytes(&pack.graph, &dtype).map_err(bad)? as u64;
         self.declaration_holds(pack, needed)?;
         let generation = pack.generation.to_hex();
@@ -68,38 +69,62 @@ impl Placement {
     ) -> Result<Expert, CoreError> {
         let own = |name: &str| {
             let Some(weight) = stored.get(name) else { return Ok(None) };
-            if let Some(delta) = as_delta(weight) {
-                return delta.add_up(&self.base, self.sum(), self.threads).map(Some);
-            }
-            Ok(Some(StoredTensor {
-                name: name.to_owned(),
-                shape: weight.shape.to_vec(),
-                dtype: self.placed_from(weight),
-                bytes: weight.bytes.into(),
+            Ok(Some(match (as_delta(weight), self.kind(weight)) {
+                (Some(delta), PackTensorKind::Delta(_)) => PackTensor::Delta(delta),
+                (Some(delta), PackTensorKind::Whole(_)) => {
+                    PackTensor::Whole(delta.add_up(&self.base, self.sum(), self.threads)?)
+                }
+                (None, _) => PackTensor::Whole(StoredTensor {
+                    name: name.to_owned(),
+                    shape: weight.shape.to_vec(),
+                    dtype: self.dtype_of(weight),
+                    bytes: weight.bytes.into(),
+                }),
             }))
         };
         self.core.compile_expert(pack.manifest.pack.name.as_str(), generation, &pack.graph, &own)
     }
 
-    /// What a delta becomes before it is placed. Where all is held in one format, it goes there unrounded.
+    /// How deltas are held: as it was wished, where the executor can.
+    fn held(&self) -> DeltaWeights {
+        match self.delta {
+            DeltaWeights::Packed if !self.core.backend().multiplies_deltas() => DeltaWeights::Q8_0,
+            delta => delta,
+        }
+    }
+
+    /// What a delta that is added up becomes before it is placed. Where all is held in one format, it goes there
+    /// unrounded.
     fn sum(&self) -> SumDtype {
-        match (self.dtype, self.delta) {
-            (WeightDtype::AsStored, DeltaWeights::Q8_0) => SumDtype::Q8_0,
+        match (self.dtype, self.held()) {
             (WeightDtype::AsStored, DeltaWeights::Bf16) => SumDtype::BF16,
+            (WeightDtype::AsStored, DeltaWeights::Q8_0 | DeltaWeights::Packed) => SumDtype::Q8_0,
             _ => SumDtype::F32,
         }
     }
 
-    /// The format in which a weight comes to the executor.
-    fn placed_from(&self, weight: &WeightView<'_>) -> StoredDtype {
+    /// The format in which a weight that is not packed comes to the executor.
+    fn dtype_of(&self, weight: &WeightView<'_>) -> StoredDtype {
         StoredDtype::try_from(weight.dtype).unwrap_or_else(|_| self.sum().stored())
+    }
+
+    /// How a weight comes to the executor.
+    fn kind(&self, weight: &WeightView<'_>) -> PackTensorKind {
+        match (self.dtype, self.held(), weight.delta) {
+            (WeightDtype::AsStored, DeltaWeights::Packed, Some(delta)) => {
+                PackTensorKind::Delta(delta.levels.format())
+            }
+            _ => PackTensorKind::Whole(self.dtype_of(weight)),
+        }
     }
 
     /// Bytes that the load allocates beside what it places, at most.
     fn passing_bytes(&self, stored: &HashMap<&str, WeightView<'_>>) -> Result<usize, CoreError> {
         let mut most = 0;
-        for delta in stored.values().filter_map(as_delta) {
-            most = most.max(delta.passing_bytes(&self.base, self.sum(), self.threads)?);
+        for weight in stored.values() {
+            if let (Some(delta), PackTensorKind::Whole(_)) = (as_delta(weight), self.kind(weight)) {
+                most = most.max(delta.passing_bytes(&self.base, self.sum(), self.threads)?);
+            }
         }
         Ok(most)
     }
@@ -113,7 +138,7 @@ impl Placement {
                 let all_deltas =
                     weights.weights().all(|weight| weight.delta.is_some() || weight.shape.len() != 2);
                 match all_deltas {
-                    true => self.delta.dtype(),
+                    true => self.held().dtype(weights.dtype()),
                     false => return Ok(()),
                 }
             }

@@ -22,6 +22,14 @@ pub enum KernelError {
     )]
     BlockWidth { format: WeightFormat, multiple: usize, cols: usize },
 
+    /// Deltas cannot have rows of this width.
+    #[error("deltas need columns that are a multiple of {multiple}, found {cols}")]
+    DeltaWidth { multiple: usize, cols: usize },
+
+    /// A matrix that has deltas already.
+    #[error("the matrix has deltas already; add them up where they are made")]
+    SecondDelta,
+
     /// A ggml block type cannot hold rows of this width.
     #[error("ggml {block:?} needs columns that are a multiple of {multiple}, found {cols}")]
     GgmlWidth { block: GgmlBlock, multiple: usize, cols: usize },

@@ -3,9 +3,13 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use modularbase_deltas::{DeltaFormat, GROUP};
+
 use crate::activations::{Panels, QuantizePanel, ROW_BLOCK, interleave_panel};
 use crate::chunk_scheduler::ChunkScheduler;
 use crate::cpu_level::CpuLevel;
+use crate::delta_kernels::{DeltaKind, DeltaTile, KindDelta1, KindDelta2, KindDelta3};
+use crate::delta_matrix::DeltaMatrix;
 use crate::error::{KernelError, check_length, checked_mul};
 use crate::linear_kernels::{
     BlockKind, Destination, FloatKind, FloatTiles, KindBF16, KindF16, KindF32, KindQ4_0, KindQ4_1, KindQ8_0,
@@ -54,7 +58,7 @@ impl<T> SharedPointer<T> {
 
 /// Several products that share their activations `x` (`[m, cols]`).
 ///
-/// For quantized weights the activations are rounded to int8 in blocks of 32, once for all outputs; products inside
+/// For quantized weights, and for deltas, the activations are rounded to int8 in blocks of 32, once for all outputs; products inside
 /// of a block are exact, and blocks are summed in f32 in ascending order. Float weights are widened to f32. A row's
 /// result depends on that row of `x` alone, to the bit: it is the same in every batch and for any number of threads.
 ///
@@ -125,7 +129,7 @@ fn prepare(
         floats: SharedPointer(std::ptr::null_mut()),
     };
     let too_large = KernelError::TooLarge { rows: m, cols };
-    if outputs.iter().any(|output| output.weight.format().is_quantized()) {
+    if outputs.iter().any(|output| output.weight.reads_int8()) {
         let bytes = checked_mul(x.len() / BLOCK, ROW_BLOCK)?;
         reserve(&mut scratch.quantized, bytes).ok_or(too_large.clone())?;
         activations.quantized = SharedPointer(scratch.quantized.as_mut_ptr());
@@ -229,6 +233,7 @@ struct Work {
 impl Work {
     /// The given tiles of one product against the given panels.
     fn tiles(&self, product: &Product<'_>, panels: Range<usize>, tiles: Range<usize>) {
+        let (again, those) = (panels.clone(), tiles.clone());
         match product.weight.format() {
             WeightFormat::Q4_0 => self.quantized::<KindQ4_0>(product, panels, tiles),
             WeightFormat::Q4_1 => self.quantized::<KindQ4_1>(product, panels, tiles),
@@ -236,6 +241,56 @@ impl Work {
             WeightFormat::F32 => self.float::<KindF32>(product, panels, tiles),
             WeightFormat::F16 => self.float::<KindF16>(product, panels, tiles),
             WeightFormat::BF16 => self.float::<KindBF16>(product, panels, tiles),
+        }
+        if let Some(delta) = product.weight.delta() {
+            match delta.format() {
+                DeltaFormat::Q1 => self.delta::<KindDelta1>(product, delta, again, those),
+                DeltaFormat::Q2 => self.delta::<KindDelta2>(product, delta, again, those),
+                DeltaFormat::Q3 => self.delta::<KindDelta3>(product, delta, again, those),
+            }
+        }
+    }
+
+    /// Adds the deltas' products to those that are there.
+    fn delta<K: DeltaKind>(
+        &self,
+        product: &Product<'_>,
+        delta: &DeltaMatrix,
+        panels: Range<usize>,
+        tiles: Range<usize>,
+    ) {
+        let blocks = self.cols / GROUP;
+        for number in tiles {
+            let tile = delta.tile(number).as_ptr();
+            for panel in panels.clone() {
+                let (first, rows) = self.panels.panel(panel);
+                let to = Destination {
+                    bias: std::ptr::null(),
+                    accumulate: true,
+                    ..self.destination(product, first, number)
+                };
+                let (tables, step) = (delta.tables(), delta.step());
+                // SAFETY: as in `quantized`; the tile has `blocks` blocks of 64 columns, each of two blocks of the panel,
+                // and `with_delta` saw that the deltas have the weight's rows and columns.
+                unsafe {
+                    let panel = self.activations.quantized.get().add(first * (self.cols / BLOCK) * ROW_BLOCK);
+                    macro_rules! rows {
+                        ($($few:literal)*; $($many:literal)*) => {
+                            match rows {
+                                $($few => launch(self.level, DeltaTile::<K, $few> {
+                                    tile, blocks, tables, step, panel, to, kind: PhantomData,
+                                }),)*
+                                $($many => launch_widest(self.level, DeltaTile::<K, $many> {
+                                    tile, blocks, tables, step, panel, to, kind: PhantomData,
+                                }),)*
+                                _ => unreachable!("panels have at most 12 rows"),
+                            }
+                        };
+                    }
+                    // Only AVX-512 has registers for more than four.
+                    rows!(1 2 3 4; 5 6 7 8 9 10 11 12);
+                }
+            }
         }
     }
 

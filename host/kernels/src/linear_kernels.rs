@@ -28,7 +28,7 @@ pub(crate) struct Destination {
 impl Destination {
     /// Stores one row's results for one tile. Conditions: see [`Simd`]; the pointers are valid for the columns.
     #[inline(always)]
-    unsafe fn store<S: Simd>(&self, row: usize, tile: usize, value: S::F) {
+    pub(crate) unsafe fn store<S: Simd>(&self, row: usize, tile: usize, value: S::F) {
         let first = tile * LANES;
         let columns = self.columns - first;
         // SAFETY: the caller vouches for `out` and `bias` up to `columns`, and only those are touched.

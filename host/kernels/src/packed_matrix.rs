@@ -11,6 +11,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::aligned::{AlignedBytes, LINE};
+use crate::delta_matrix::DeltaMatrix;
 use crate::error::{KernelError, check_length, checked_mul};
 use crate::quantize::{self, BLOCK, Block};
 use crate::simd::LANES;
@@ -70,6 +71,10 @@ pub struct Matrix {
     /// The tiles; those of a larger matrix where this is a part of one.
     data: Arc<AlignedBytes>,
     first_tile: usize,
+    /// What is added to the values.
+    delta: Option<Arc<DeltaMatrix>>,
+    /// The tiles are another's.
+    borrows: bool,
 }
 
 impl Matrix {
@@ -145,13 +150,39 @@ impl Matrix {
         };
         if count > 0 && first.is_multiple_of(LANES) && (count.is_multiple_of(LANES) || end == self.rows) {
             let first_tile = self.first_tile + first / LANES;
-            return Ok(Self { rows: count, data: Arc::clone(&self.data), first_tile, ..*self });
+            let delta = self.delta.as_ref().map(|delta| Arc::new(delta.whole_tiles(first, count)));
+            return Ok(Self { rows: count, data: Arc::clone(&self.data), first_tile, delta, ..*self });
         }
         let mut part = Packing::new(self.format, count, self.cols)?;
         for row in 0..count {
             part.copy_row(row, self, first + row);
         }
-        Ok(part.finish())
+        let delta = self.delta.as_ref().map(|delta| delta.copied_rows(first, count)).transpose()?;
+        Ok(Self { delta: delta.map(Arc::new), ..part.finish() })
+    }
+
+    /// The same values in the same memory with deltas added: products are those with both, added up in f32 after the
+    /// bias. [`Matrix::bytes`] of the result are those of the deltas.
+    ///
+    /// # Errors
+    /// Deltas of another shape.
+    pub fn with_delta(&self, delta: Arc<DeltaMatrix>) -> Result<Self, KernelError> {
+        check_length("rows of deltas", self.rows, delta.rows())?;
+        check_length("columns of deltas", self.cols, delta.cols())?;
+        if self.delta.is_some() {
+            return Err(KernelError::SecondDelta);
+        }
+        Ok(Self { data: Arc::clone(&self.data), delta: Some(delta), borrows: true, ..*self })
+    }
+
+    /// Whether products with it read activations as int8.
+    pub fn reads_int8(&self) -> bool {
+        self.format.is_quantized() || self.delta.is_some()
+    }
+
+    /// What is added to its values.
+    pub(crate) fn delta(&self) -> Option<&DeltaMatrix> {
+        self.delta.as_deref()
     }
 
     /// Whether both lie in the same allocation.
@@ -174,9 +205,11 @@ impl Matrix {
         self.format
     }
 
-    /// Bytes of its tiles: what is allocated on the heap for it, exactly.
+    /// Bytes of its tiles: what is allocated on the heap for it, exactly. Of one made by [`Matrix::with_delta`], those of
+    /// the deltas.
     pub fn bytes(&self) -> usize {
-        self.tiles() * self.layout.tile
+        let own = if self.borrows { 0 } else { self.tiles() * self.layout.tile };
+        own + self.delta.as_ref().map_or(0, |delta| delta.bytes())
     }
 
     /// Writes rows `first..first + count` as f32 `[count, cols]` into `out`.
@@ -191,6 +224,9 @@ impl Matrix {
         check_length("dequantized rows", checked_mul(count, self.cols)?, out.len())?;
         for (row, out) in (first..).zip(out.chunks_exact_mut(self.cols)) {
             self.dequantize_row(row, out);
+            if let Some(delta) = &self.delta {
+                delta.add_row(row, out);
+            }
         }
         Ok(())
     }
@@ -205,7 +241,7 @@ impl Matrix {
     }
 
     pub(crate) fn data(&self) -> &[u8] {
-        &self.data.as_slice()[self.first_tile * self.layout.tile..][..self.bytes()]
+        &self.data.as_slice()[self.first_tile * self.layout.tile..][..self.tiles() * self.layout.tile]
     }
 
     /// Bytes that a matrix of this shape takes on the heap once packed: rows are padded to whole tiles of 16.
@@ -277,7 +313,8 @@ impl Packing {
 
     fn finish(self) -> Matrix {
         let Self { format, rows, cols, layout, data } = self;
-        Matrix { format, rows, cols, layout, data: Arc::new(data), first_tile: 0 }
+        let data = Arc::new(data);
+        Matrix { format, rows, cols, layout, data, first_tile: 0, delta: None, borrows: false }
     }
 
     /// Copies a row of a matrix of the same format and width.

@@ -16,12 +16,26 @@ pub(crate) struct Block<const BYTES: usize> {
     pub q: [u8; BYTES],
 }
 
+/// What `f32::round` gives, for magnitudes below 2^22, without calling into a library: adding the largest number below
+/// one half and cutting off carries over exactly from one half on.
+#[inline(always)]
+fn half_away_from_zero(x: f32) -> i32 {
+    const BELOW_HALF: f32 = 0.499_999_97;
+    (x + BELOW_HALF.copysign(x)) as i32
+}
+
 /// Largest magnitude to 127, rounded half away from zero, scale as f16 (ggml `quantize_row_q8_0_ref`).
 pub(crate) fn q8_0(x: &[f32; BLOCK]) -> Block<32> {
-    let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let mut lanes = [0.0f32; 8];
+    for part in x.as_chunks::<8>().0 {
+        for (lane, v) in lanes.iter_mut().zip(part) {
+            *lane = lane.max(v.abs());
+        }
+    }
+    let largest = lanes.iter().fold(0.0f32, |m, v| m.max(*v));
     let scale = largest / 127.0;
     let inverse = if scale != 0.0 { 1.0 / scale } else { 0.0 };
-    let q = x.map(|v| ((v * inverse).round() as i8).cast_unsigned());
+    let q = x.map(|v| (half_away_from_zero(v * inverse) as i8).cast_unsigned());
     Block { scale: f16::from_f32(scale).to_bits(), min: 0, q }
 }
 
@@ -96,5 +110,23 @@ pub(crate) fn q4_k_part(block: &[u8; 144], part: usize) -> Block<16> {
         scale: f16::from_f32(half(0) * f32::from(scale)).to_bits(),
         min: f16::from_f32(-half(2) * f32::from(min)).to_bits(),
         q: nibbles(&q),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_the_standard_library() {
+        let steps = (0..=2_000_000u32).map(|i| f32::from_bits((128.0f32).to_bits() / 2_000_000 * i));
+        let near_halves = (0..256).flat_map(|i| {
+            let half = i as f32 / 2.0;
+            [half.next_down(), half, half.next_up()]
+        });
+        for x in steps.chain(near_halves).flat_map(|x| [x, -x]) {
+            assert_eq!(half_away_from_zero(x), x.round() as i32, "{x}");
+        }
+        assert_eq!((half_away_from_zero(f32::NAN), 0.5f32.next_down()), (0, 0.499_999_97));
     }
 }

@@ -178,6 +178,11 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     unsafe fn low_nibbles(b: Self::B) -> Self::B;
     unsafe fn high_nibbles(b: Self::B) -> Self::B;
+    /// Each byte of `b` with the bits of `mask` alone.
+    unsafe fn and_byte(b: Self::B, mask: u8) -> Self::B;
+    unsafe fn or_bytes(a: Self::B, b: Self::B) -> Self::B;
+    /// `table` is sixteen bytes, four times over: each byte of `b`, which is below 16, becomes the one at its place.
+    unsafe fn look_up(table: Self::B, b: Self::B) -> Self::B;
     /// What up to eight `dot_nibbles` are added up in. It begins with `start`, or `end_nibbles` adds that.
     unsafe fn begin_nibbles(start: Self::I) -> Self::I;
     /// The sum of `start` and the products.

@@ -137,6 +137,16 @@ impl Simd for Avx2 {
         fn high_nibbles(b: Ints) -> Ints {
             Self::low_nibbles([_mm256_srli_epi16::<4>(b[0]), _mm256_srli_epi16::<4>(b[1])])
         }
+        fn and_byte(b: Ints, mask: u8) -> Ints {
+            let mask = _mm256_set1_epi8(mask.cast_signed());
+            [_mm256_and_si256(b[0], mask), _mm256_and_si256(b[1], mask)]
+        }
+        fn or_bytes(a: Ints, b: Ints) -> Ints {
+            [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])]
+        }
+        fn look_up(table: Ints, b: Ints) -> Ints {
+            [_mm256_shuffle_epi8(table[0], b[0]), _mm256_shuffle_epi8(table[1], b[1])]
+        }
         fn begin_nibbles(_start: Ints) -> Ints { [_mm256_setzero_si256(); 2] }
         fn end_nibbles(acc: Ints, start: Ints) -> Ints {
             let ones = _mm256_set1_epi16(1);

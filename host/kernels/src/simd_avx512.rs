@@ -78,6 +78,11 @@ impl Simd for Avx512 {
         fn high_nibbles(b: __m512i) -> __m512i {
             _mm512_and_si512(_mm512_srli_epi16::<4>(b), _mm512_set1_epi8(0x0f))
         }
+        fn and_byte(b: __m512i, mask: u8) -> __m512i {
+            _mm512_and_si512(b, _mm512_set1_epi8(mask.cast_signed()))
+        }
+        fn or_bytes(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn look_up(table: __m512i, b: __m512i) -> __m512i { _mm512_shuffle_epi8(table, b) }
         fn begin_nibbles(start: __m512i) -> __m512i { start }
         fn end_nibbles(acc: __m512i, _start: __m512i) -> __m512i { acc }
         fn dot_nibbles(acc: __m512i, w: __m512i, p: *const i8) -> __m512i {

@@ -96,6 +96,9 @@ impl Simd for Scalar {
         fn load_bytes(p: *const u8) -> Bytes { p.cast::<Bytes>().read() }
         fn low_nibbles(b: Bytes) -> Bytes { b.map(|x| x & 0x0f) }
         fn high_nibbles(b: Bytes) -> Bytes { b.map(|x| x >> 4) }
+        fn and_byte(b: Bytes, mask: u8) -> Bytes { b.map(|x| x & mask) }
+        fn or_bytes(a: Bytes, b: Bytes) -> Bytes { std::array::from_fn(|i| a[i] | b[i]) }
+        fn look_up(table: Bytes, b: Bytes) -> Bytes { b.map(|x| table[usize::from(x & 15)]) }
         fn begin_nibbles(start: Ints) -> Ints { start }
         fn end_nibbles(acc: Ints, _start: Ints) -> Ints { acc }
         fn dot_nibbles(acc: Ints, w: Bytes, p: *const i8) -> Ints { lanes(|i| acc[i] + dot(&w, 0, p, i)) }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fixture_packs::{lay_out, lay_out_with};
-use manifests::PackKind;
+use fixture_packs::{Fixture, lay_out, lay_out_with};
+use manifests::{BaseFingerprint, Dtype, PackKind, PackManifest};
 use serde_json::Value;
 
 use crate::program::{Ended, with_base};
@@ -125,4 +125,57 @@ fn pack_without_effect_fails_verification() {
     let said = Ended::of(with_base(["packs".as_ref(), "verify".as_ref(), folder.as_os_str()]));
     assert_eq!(said.code, Some(4));
     assert!(said.stdout.contains("effect") && said.stdout.contains("train it"), "{}", said.stdout);
+}
+
+#[test]
+fn a_packs_weights_go_into_another_format_and_its_manifest_with_them() {
+    let packs = tempfile::tempdir().unwrap();
+    let folder = Fixture::of("own-slot").owning_everything().lay_out(packs.path());
+    let manifest = || PackManifest::read(&folder.join("pack.toml")).unwrap();
+    let quantize = |to: &str, more: &[&str]| {
+        let mut arguments = vec!["packs", "quantize", folder.to_str().unwrap(), "--json", "--to", to];
+        arguments.extend(more);
+        Ended::of(with_base(arguments))
+    };
+    assert_eq!(manifest().base.fingerprint, BaseFingerprint::Any);
+
+    // Elsewhere, the pack stays as it is.
+    let before = manifest();
+    let elsewhere = packs.path().join("out.safetensors");
+    let told = quantize("delta-q1", &["--out", elsewhere.to_str().unwrap()]).success().json();
+    assert_eq!(told["bytes"], std::fs::metadata(&elsewhere).unwrap().len());
+    assert_eq!(manifest(), before);
+
+    let told = quantize("delta-q3", &[]).success().json();
+    let kind = |kind: &str| &told["kinds"][kind];
+    assert_eq!(kind("ffn_down")["dtypes"], serde_json::json!(["delta-q3"]));
+    assert_eq!(kind("attn_norm")["dtypes"], serde_json::json!(["f32"]));
+    assert_eq!(
+        (&kind("attn_norm")["relative_error"], &kind("attn_norm")["lost_delta"]),
+        (&0.0.into(), &Value::Null)
+    );
+    let lost = kind("attn_q")["lost_delta"].as_f64().unwrap();
+    assert!(lost > 0.01 && lost < 0.05, "{told:#}");
+    let now = manifest();
+    let weights = now.weights.as_ref().unwrap();
+    assert_eq!((weights.dtype, told["bytes"].as_u64()), (Dtype::DeltaQ3, Some(weights.size)));
+    assert!(matches!(now.base.fingerprint, BaseFingerprint::Exact(_)));
+    assert!(now.memory.resident_bytes.contains_key(&Dtype::DeltaQ3));
+    let (ended, table) = verify(&folder);
+    assert_eq!(ended.code, Some(0), "{table:#}");
+
+    // And to whole values; what was lost before is not lost again.
+    let told = quantize("bf16", &[]).success().json();
+    assert!(told["relative_error"].as_f64().unwrap() < 0.003 && told["lost_delta"].is_null(), "{told:#}");
+    assert_eq!(manifest().weights.unwrap().dtype, Dtype::Bf16);
+    let (ended, table) = verify(&folder);
+    assert_eq!(ended.code, Some(0), "{table:#}");
+
+    let refused = quantize("q4_k", &[]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("packs can't be stored as `q4_k`"), "{}", refused.stderr);
+    let general = lay_out("general", packs.path());
+    let refused = Ended::of(with_base(["packs", "quantize", general.to_str().unwrap(), "--to", "bf16"]));
+    assert_eq!(refused.code, Some(4));
+    assert!(refused.stderr.contains("names no weights file"), "{}", refused.stderr);
 }

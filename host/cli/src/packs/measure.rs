@@ -1,6 +1,6 @@
 //! `packs measure`: what a pack's own weights take on the device, for `[memory]` of its manifest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use manifests::{Dtype, MemoryDeclaration};
@@ -23,9 +23,12 @@ pub(crate) fn measure(dir: &Path, settings: &Settings) -> anyhow::Result<()> {
         None => BTreeSet::new(),
     };
     let graph = pack.graph.graph();
-    let bytes = HELD.map(|dtype| (dtype, resident_bytes(graph, &owned, dtype)));
+    // Deltas may also be held as they are stored.
+    let delta = pack.weights.iter().map(|(_, dtype)| *dtype).filter(|dtype| dtype.is_delta());
+    let bytes: BTreeMap<Dtype, u64> =
+        HELD.into_iter().chain(delta).map(|dtype| (dtype, resident_bytes(graph, &owned, dtype))).collect();
     if settings.json {
-        return print_json(&MemoryDeclaration { resident_bytes: bytes.into() });
+        return print_json(&MemoryDeclaration { resident_bytes: bytes });
     }
     let rows: Vec<Vec<String>> =
         bytes.iter().map(|(dtype, bytes)| vec![dtype.to_string(), bytes_text(*bytes)]).collect();

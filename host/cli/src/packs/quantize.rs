@@ -11,7 +11,7 @@ use modularbase_core::{BaseFile, StoredDtype, StoredTensor};
 use modularbase_deltas::{GROUP, add_to, fit_levels};
 use modularbase_graph::{Init, WeightSpec};
 use modularbase_loader::{
-    DeltaTo, NewWeight, WeightView, WeightsFile, delta_format, weights_of, write_weights,
+    DeltaTo, NewWeight, WeightView, WeightsFile, delta_format, resident_bytes, weights_of, write_weights,
 };
 use serde_json::json;
 use toml_edit::{DocumentMut, value};
@@ -78,7 +78,9 @@ pub(crate) fn quantize(dir: &Path, to: Dtype, out: Option<&Path>, settings: &Set
         let (sha256, size) =
             Sha256::of_file(target).with_context(|| format!("can't read {}", target.display()))?;
         let record = WeightsRecord { file: file.clone(), sha256, size, dtype: to };
-        let signed = update_manifest(dir, &record, context.fingerprint)?;
+        let owned = weights.iter().map(|weight| weight.name().to_owned()).collect();
+        let held = resident_bytes(pack.graph.graph(), &owned, to);
+        let signed = update_manifest(dir, &record, held, context.fingerprint)?;
         if signed {
             notice("note: the pack's signature no longer holds: sign it again with `cargo xtask pack sign`");
         }
@@ -222,9 +224,9 @@ fn square_sum(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum()
 }
 
-/// Makes the pack's manifest, in the author's form or the finished one, say what its weights file holds now; all else in
-/// it stays. Tells whether it is signed.
-fn update_manifest(dir: &Path, record: &WeightsRecord, base: Sha256) -> anyhow::Result<bool> {
+/// Makes the pack's manifest, in the author's form or the finished one, say what its weights file holds now, and in the
+/// finished one which bytes it takes when it is `held` so; all else in it stays. Tells whether it is signed.
+fn update_manifest(dir: &Path, record: &WeightsRecord, held: u64, base: Sha256) -> anyhow::Result<bool> {
     let path: PathBuf = dir.join(PACK_MANIFEST_FILE);
     let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
     let is_finished = PackManifest::parse(&text).is_ok();
@@ -233,6 +235,7 @@ fn update_manifest(dir: &Path, record: &WeightsRecord, base: Sha256) -> anyhow::
     if is_finished {
         document["weights"]["sha256"] = value(record.sha256.to_string());
         document["weights"]["size"] = value(i64::try_from(record.size)?);
+        document["memory"]["resident_bytes"][record.dtype.name()] = value(i64::try_from(held)?);
     }
     if record.dtype.is_delta() {
         document["base"]["fingerprint"] = value(base.prefixed());

@@ -96,6 +96,11 @@ pub(crate) struct GgufHeader {
 }
 
 impl GgufHeader {
+    /// Gives back the metadata's memory: every key is missing afterwards.
+    pub(crate) fn forget_metadata(&mut self) {
+        self.metadata = HashMap::new();
+    }
+
     /// Reads the header of `file` (`length` bytes long).
     pub(crate) fn read(path: &Path, file: &File, length: u64) -> Result<Self, BaseFileError> {
         let mut reader = HeaderReader::new(path, file, length);

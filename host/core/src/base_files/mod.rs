@@ -71,6 +71,16 @@ impl BaseFile {
         if facts.is_dir() { hugging_face::open(path) } else { gguf_base::open(path) }
     }
 
+    /// Without what only the tokenizer needs, megabytes of a GGUF file's header: for those who keep it to read tensors.
+    /// No tokenizer can be made of it any more.
+    #[must_use]
+    pub fn without_tokenizer(mut self) -> Self {
+        if let TokenizerSource::Gguf(header) = &mut self.tokenizer {
+            header.forget_metadata();
+        }
+        self
+    }
+
     /// The path given to [`BaseFile::open`].
     pub fn path(&self) -> &Path {
         &self.path

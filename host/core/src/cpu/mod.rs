@@ -8,11 +8,13 @@ mod step;
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
+use modularbase_deltas::DeltaFormat;
 use modularbase_graph::CheckedGraph;
-use modularbase_kernels::{GgmlBlock, Matrix, ThreadPool, WeightFormat};
+use modularbase_kernels::{DeltaMatrix, GgmlBlock, Matrix, ThreadPool, WeightFormat};
 
 use crate::{
-    Backend, CoreError, KvDtype, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
+    Backend, CoreError, DeltaTensor, KvDtype, Plan, StoredDtype, StoredTensor, Weight, WeightDtype,
+    WeightLookup,
 };
 
 use self::execution::{CpuPlan, SharedWorkspace};
@@ -66,6 +68,28 @@ impl Backend for CpuBackend {
 
     fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError> {
         Ok(Weight::CpuVector(tensor.to_f32()?.into()))
+    }
+
+    fn multiplies_deltas(&self) -> bool {
+        true
+    }
+
+    fn delta_bytes(&self, shape: &[usize], format: DeltaFormat) -> Result<usize, CoreError> {
+        match *shape {
+            [rows, columns] => Ok(DeltaMatrix::packed_bytes(format, rows, columns)?),
+            _ => Err(CoreError::mismatch("dimensions of a delta", 2, shape.len())),
+        }
+    }
+
+    fn place_delta(&self, base: &Weight, delta: &DeltaTensor<'_>) -> Result<Weight, CoreError> {
+        let (Weight::CpuMatrix(base), &[rows, columns]) = (base, delta.shape) else {
+            return Err(CoreError::weight(
+                delta.name,
+                "is stored as a delta and should be a matrix on the CPU",
+            ));
+        };
+        let delta = DeltaMatrix::pack(rows, columns, delta.blocks, delta.levels)?;
+        Ok(Weight::CpuMatrix(Arc::new(base.with_delta(Arc::new(delta))?)))
     }
 
     fn compile(

@@ -79,8 +79,8 @@ impl Program {
 
 fn linear_scratch<'a>(rows: usize, weights: impl Iterator<Item = &'a Matrix>) -> ScratchSizes {
     let need = |weight: &Matrix| {
-        let quantized = weight.format().is_quantized();
-        kernels::linear_scratch(rows, weight.cols(), quantized, !quantized)
+        let floats = !weight.format().is_quantized();
+        kernels::linear_scratch(rows, weight.cols(), weight.reads_int8(), floats)
     };
     weights.map(need).fold(ScratchSizes::default(), ScratchSizes::max)
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod attention_chunking;
 mod common;
+mod deltas;
 mod linear;
 mod matrix;
 mod operations;
