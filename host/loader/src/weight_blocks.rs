@@ -29,8 +29,8 @@
 //! entry names the base's tensor and the levels, `2^bits` ascending numbers of f32:
 //!
 //! ```json
-//! {"layers.0.attn_q": {"dtype": "delta-q2", "shape": [576, 576],
-//!                      "base": "layers.18.attn_q", "levels": [-0.0112, -0.0034, 0.0034, 0.0112]}}
+//! {"layers.18.attn_q": {"dtype": "delta-q2", "shape": [576, 576],
+//!                       "base": "layers.18.attn_q", "levels": [-0.0112, -0.0034, 0.0034, 0.0112]}}
 //! ```
 //!
 //! All other matrices of such a file, and those of other widths, are stored as `q8_0`, `bf16` or `f16`, vectors as `f32`,
