@@ -400,6 +400,8 @@ pub(crate) enum QuarantineCommand {
 pub(crate) enum TrainCommand {
     /// Train a pack: its own graph in the slot of the base, which stays as it is.
     Pack(TrainPackArguments),
+    /// Train a base: from nothing with a tokenizer of its own, or one that is there further.
+    Base(TrainBaseArguments),
     /// Print a training configuration with every setting at its default.
     Config,
 }
@@ -420,6 +422,21 @@ pub(crate) struct TrainPackArguments {
     /// A setting that stands above the configuration's, such as `optimizer.learning_rate=3e-4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainBaseArguments {
+    /// What the base is to be: sizes, tokenizer, training.
+    pub(crate) recipe: PathBuf,
+    /// Train this base further instead, a Hugging Face folder; sizes and tokenizer are its own.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// Where relative paths of texts in the recipe begin (default: its own folder).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where checkpoints, metrics and the base go; a run that is there goes on.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 /// A setting written `key=value`.

@@ -211,14 +211,18 @@ impl TrainConfig {
             }
             config = table.try_into().map_err(|error| wrong(error.to_string()))?;
         }
-        let folder = data_folder.or(path.parent()).unwrap_or(Path::new(""));
-        let data = &mut config.data;
+        config.place_texts(data_folder.or(path.parent()).unwrap_or(Path::new("")));
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Puts relative paths of texts below `folder`.
+    pub(crate) fn place_texts(&mut self, folder: &Path) {
+        let data = &mut self.data;
         let files = data.train.iter_mut().chain(&mut data.validation);
         for file in files.chain(&mut data.general).chain(&mut data.general_validation) {
             *file = folder.join(&*file);
         }
-        config.check()?;
-        Ok(config)
     }
 
     /// The settings as TOML.

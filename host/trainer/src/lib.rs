@@ -17,6 +17,7 @@ mod error;
 mod initial_values;
 mod model;
 mod network;
+mod new_base;
 mod pack_model;
 mod parameters;
 mod quantizer;
@@ -39,6 +40,9 @@ pub use encoder::BaseEncoder;
 pub use error::TrainError;
 pub use initial_values::initial_values;
 pub use model::TrainedModel;
+pub use new_base::{
+    BaseRecipe, BaseSizes, TokenizerKind, TokenizerRecipe, create_base, write_base,
+};
 pub use network::{Network, NetworkInput, WeightValues};
 pub use pack_model::PackModel;
 pub use parameters::Parameters;

@@ -1,5 +1,6 @@
 //! `train ...`: from text to weights.
 
+mod base;
 mod observer;
 mod pack;
 mod pack_folder;
@@ -12,6 +13,7 @@ use crate::terminal::print;
 pub(crate) fn command(command: TrainCommand, settings: &Settings) -> anyhow::Result<()> {
     match command {
         TrainCommand::Pack(arguments) => pack::train(&arguments, settings),
+        TrainCommand::Base(arguments) => base::train(&arguments, settings),
         TrainCommand::Config => print(&modularbase_trainer::TrainConfig::default().to_toml()),
     }
 }

@@ -93,7 +93,7 @@ fn write(shipped: &ShippedWeights, path: &Path) -> anyhow::Result<u64> {
 }
 
 /// Encoding text ends at Ctrl-C.
-struct Interruptible;
+pub(super) struct Interruptible;
 
 impl Progress for Interruptible {
     fn is_cancelled(&self) -> bool {

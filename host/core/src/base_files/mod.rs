@@ -34,6 +34,13 @@ pub(crate) use gguf_header::{GgufHeader, StringArray};
 pub(crate) use hugging_face::read_json_bytes;
 use stored_tensors::WeightFile;
 
+/// The weights of a Llama-family base: canonical name, Hugging Face's name, dimensions. With `tied_head` there is no
+/// `output`.
+pub fn hugging_face_weights(shape: &BaseShape, tied_head: bool) -> Vec<(String, String, Vec<usize>)> {
+    let specs = tensor_names::expected_tensors(shape, tied_head);
+    specs.map(|spec| (spec.name, spec.hugging_face_name, spec.shape)).collect()
+}
+
 /// How much is read and dequantized at once, in bytes of the stored form.
 const CHUNK_BYTES: usize = 1 << 20;
 
