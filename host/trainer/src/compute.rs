@@ -41,6 +41,12 @@ impl Compute {
         }
     }
 
+    /// The same device in f32: slower on a GPU, and without the rounding of bf16.
+    #[must_use]
+    pub fn in_f32(self) -> Self {
+        Self { dtype: DType::F32, ..self }
+    }
+
     /// The CPU, in f32.
     pub fn cpu() -> Self {
         Self { device: Device::Cpu, dtype: DType::F32 }

@@ -50,6 +50,9 @@ pub enum TrainError {
     /// A checkpoint that does not belong to this run or is damaged.
     #[error("the checkpoint can't be used: {0}")]
     Checkpoint(Box<str>),
+    /// Text, weights or columns that can't be evaluated.
+    #[error("{0}")]
+    Evaluation(Box<str>),
     /// A file that can't be written or read.
     #[error("can't {action} {}: {source}{}", path.display(), full_disk_hint(source))]
     File {
@@ -104,6 +107,10 @@ fn full_disk_hint(error: &std::io::Error) -> &'static str {
 impl TrainError {
     pub(crate) fn checkpoint(reason: impl Into<String>) -> Self {
         Self::Checkpoint(reason.into().into_boxed_str())
+    }
+
+    pub(crate) fn evaluation(reason: impl Into<String>) -> Self {
+        Self::Evaluation(reason.into().into_boxed_str())
     }
 
     pub(crate) fn config(key: &'static str, problem: impl Into<String>) -> Self {

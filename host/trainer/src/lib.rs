@@ -9,11 +9,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 mod checkpoint;
 mod compute;
 mod config;
+mod data_card;
 mod encoder;
 mod error;
+pub mod evaluation;
 mod initial_values;
 mod model;
 mod network;
@@ -21,6 +24,8 @@ mod new_base;
 mod pack_model;
 mod parameters;
 mod quantizer;
+pub mod report;
+pub mod routing;
 mod run;
 mod run_folder;
 mod schedule;
@@ -36,6 +41,7 @@ pub use config::{
     BatchConfig, CheckpointConfig, DataConfig, EvaluationConfig, OptimizerConfig, QuantizationConfig,
     ScheduleKind, TrainConfig,
 };
+pub use data_card::{DataCard, TextRole};
 pub use encoder::BaseEncoder;
 pub use error::TrainError;
 pub use initial_values::initial_values;

@@ -1,0 +1,10 @@
+//! Routing keys from text: prompts are cut from documents, the base says what they look like in front of the slot, and
+//! their mean and scatter are the key.
+
+mod features;
+mod key_maker;
+mod prompts;
+
+pub use features::features;
+pub use key_maker::{KeyOptions, held_out_check, make_routing_key};
+pub use prompts::{Prompt, PromptForm, PromptOptions, prompts};
