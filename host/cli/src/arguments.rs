@@ -6,7 +6,10 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use manifests::{ByteSize, DeviceChoice, Dtype, MixtureChoice, PackName, Slot};
 
+use crate::eval::EvalArguments;
 use crate::failure::EXIT_CODES;
+use crate::routing_key::RoutingKeyArguments;
+use crate::train::TrainBaselineArguments;
 
 /// A language model taken apart: a small base stays loaded, and data packs dropped into a folder give it expertise.
 #[derive(Debug, Parser)]
@@ -123,6 +126,11 @@ pub(crate) enum Command {
     Top(TopArguments),
     /// Measure how well the model predicts a text: the mean loss in nats a token.
     Score(ScoreArguments),
+    /// Compare base, packs, mixtures and baselines on held-out text, domain by domain: losses and gains with
+    /// confidence intervals, as a matrix, JSON and HTML.
+    Eval(Box<EvalArguments>),
+    /// Make a pack's routing key from its training text, and check it on held-out text.
+    RoutingKey(Box<RoutingKeyArguments>),
     /// Train packs on text.
     #[command(subcommand)]
     Train(TrainCommand),
@@ -402,6 +410,8 @@ pub(crate) enum TrainCommand {
     Pack(TrainPackArguments),
     /// Train a base: from nothing with a tokenizer of its own, or one that is there further.
     Base(TrainBaseArguments),
+    /// Train what packs are compared with: LoRA on every linear layer, or the whole base.
+    Baseline(Box<TrainBaselineArguments>),
     /// Print a training configuration with every setting at its default.
     Config,
 }
@@ -440,7 +450,7 @@ pub(crate) struct TrainBaseArguments {
 }
 
 /// A setting written `key=value`.
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }

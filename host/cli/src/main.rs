@@ -10,12 +10,14 @@ mod bench;
 mod chat;
 mod data;
 mod documents;
+mod eval;
 mod failure;
 mod host_choice;
 mod interrupt;
 mod model;
 mod packs;
 mod prompt;
+mod routing_key;
 mod run;
 mod score;
 mod served_host;
@@ -70,6 +72,8 @@ fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
         Command::Top(arguments) => top::top(&arguments, &settings)?,
         Command::Score(arguments) => score::score(&arguments, &settings, started)?,
         Command::Train(command) => train::command(command, &settings)?,
+        Command::RoutingKey(arguments) => routing_key::routing_key(&arguments, &settings)?,
+        Command::Eval(arguments) => eval::eval(&arguments, &settings)?,
         Command::Bench(arguments) => bench::bench(&arguments.what, &settings, started)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 mod answers;
 mod conversation;
 mod data;
+mod evaluation;
 mod fetching;
 mod killed;
 mod operating;

@@ -30,9 +30,10 @@ use crate::failure::{Exit, Failure};
 use crate::model::{explain, slot};
 use crate::settings::{Settings, cache_folder};
 
+pub(crate) use folder::read as folder_packs;
 pub(crate) use list::reports_table;
 pub(crate) use report_table::{one_line, reason, short};
-pub(crate) use unfinished_pack::UnfinishedPack;
+pub(crate) use unfinished_pack::{UnfinishedPack, manifest_name};
 pub(crate) use wishes::outcome_text;
 
 /// Runs one of the commands.

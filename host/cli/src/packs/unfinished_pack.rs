@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use manifests::{Dtype, FileName, MemoryDeclaration, PACK_MANIFEST_FILE, PackManifest, PackSource, Sha256};
+use manifests::{
+    Dtype, FileName, MemoryDeclaration, PACK_MANIFEST_FILE, PackManifest, PackSource, Sha256, Version,
+};
 use modularbase_graph::{CheckedGraph, infer_shapes};
 use modularbase_loader::{BaseContext, copies_fit_base, fits_base, inspect_library};
 use pack_sdk::config_json;
@@ -14,6 +16,8 @@ use crate::failure::Failure;
 pub(crate) struct UnfinishedPack {
     /// Its name.
     pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: Version,
     /// Its weights file and how the numbers are to be stored; `None` when it has none of its own.
     pub(crate) weights: Option<(FileName, Dtype)>,
     /// Its graph for the base; shapes are checked.
@@ -44,8 +48,13 @@ impl UnfinishedPack {
         copies_fit_base(graph.graph(), &base.shape)
             .map_err(|error| anyhow::Error::new(error).context(refused("its graph does not fit the base")))?;
         let weights = manifest.weights.map(|weights| (weights.file, weights.dtype));
-        Ok(Self { name: manifest.pack.name.to_string(), weights, graph })
+        Ok(Self { name: manifest.pack.name.to_string(), version: manifest.pack.version, weights, graph })
     }
+}
+
+/// The name of the pack in `dir`, whose manifest may be in either form.
+pub(crate) fn manifest_name(dir: &Path) -> anyhow::Result<String> {
+    Ok(read_manifest(dir)?.pack.name.to_string())
 }
 
 /// The manifest in the form that the author wrote, else in the finished one. Hashes and sizes of the first are not
