@@ -46,10 +46,8 @@ pub use encoder::BaseEncoder;
 pub use error::TrainError;
 pub use initial_values::initial_values;
 pub use model::TrainedModel;
-pub use new_base::{
-    BaseRecipe, BaseSizes, TokenizerKind, TokenizerRecipe, create_base, write_base,
-};
 pub use network::{Network, NetworkInput, WeightValues};
+pub use new_base::{BaseRecipe, BaseSizes, TokenizerKind, TokenizerRecipe, create_base, write_base};
 pub use pack_model::PackModel;
 pub use parameters::Parameters;
 pub use quantizer::Quantizer;

@@ -9,8 +9,8 @@ use modularbase_corpus::{TokenCache, read_documents};
 use modularbase_engine::derived_slot;
 use modularbase_trainer::baseline::FullModel;
 use modularbase_trainer::{
-    BaseEncoder, BaseRecipe, Compute, Ending, Run, TextSource, TrainingBase, TrainingText,
-    create_base, write_base,
+    BaseEncoder, BaseRecipe, Compute, Ending, Run, TextSource, TrainingBase, TrainingText, create_base,
+    write_base,
 };
 use serde_json::json;
 
@@ -60,7 +60,10 @@ pub(crate) fn train(arguments: &TrainBaseArguments, settings: &Settings) -> anyh
     let (step, best) = match ending {
         Ending::Finished { step, best } => (step, best),
         Ending::Stopped { step, checkpoint } => {
-            notice(&format!("stopped after step {step}; the same command goes on from {}", checkpoint.display()));
+            notice(&format!(
+                "stopped after step {step}; the same command goes on from {}",
+                checkpoint.display()
+            ));
             return Err(Failure::interrupted().into());
         }
     };

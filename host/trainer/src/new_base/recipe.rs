@@ -117,7 +117,8 @@ impl BaseRecipe {
         whole("base.num_heads", hidden_size, num_heads, "base.hidden_size")?;
         whole("base.num_kv_heads", num_heads, num_kv_heads, "base.num_heads")?;
         if !(hidden_size / num_heads).is_multiple_of(2) {
-            let problem = format!("gives heads of {}, and rotation needs an even width", hidden_size / num_heads);
+            let problem =
+                format!("gives heads of {}, and rotation needs an even width", hidden_size / num_heads);
             return Err(TrainError::config("base.num_heads", problem));
         }
         if num_layers < 3 || intermediate_size == 0 {
@@ -130,7 +131,10 @@ impl BaseRecipe {
         }
         if self.tokenizer.vocab_size < 512 {
             let found = self.tokenizer.vocab_size;
-            return Err(TrainError::config("tokenizer.vocab_size", format!("must be at least 512, found {found}")));
+            return Err(TrainError::config(
+                "tokenizer.vocab_size",
+                format!("must be at least 512, found {found}"),
+            ));
         }
         if self.training.quantization.format.is_some() {
             let problem = "is for packs: a base is written as bf16";

@@ -1,12 +1,12 @@
 //! A tokenizer made from text.
 
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::models::unigram::{Unigram, UnigramTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::decoders::byte_fallback::ByteFallback;
-use tokenizers::decoders::fuse::Fuse;
-use tokenizers::decoders::sequence::Sequence;
 use tokenizers::{AddedToken, Tokenizer, TokenizerImpl};
 
 use super::recipe::{TokenizerKind, TokenizerRecipe};
@@ -29,7 +29,8 @@ pub(super) fn train_tokenizer(recipe: &TokenizerRecipe, texts: &[String]) -> Res
         TokenizerKind::Bpe => byte_level_bpe(recipe, &special, texts),
         TokenizerKind::Unigram => unigram(recipe, &special, texts),
     };
-    tokenizer.map_err(|error| TrainError::config("tokenizer", format!("can't be made from this text: {error}")))
+    tokenizer
+        .map_err(|error| TrainError::config("tokenizer", format!("can't be made from this text: {error}")))
 }
 
 fn byte_level_bpe(
@@ -104,7 +105,9 @@ mod tests {
 
     fn texts() -> Vec<String> {
         (0..400)
-            .map(|n| format!("The {n} quick brown foxes jump over {} lazy dogs, and none of them minds.", n * 7))
+            .map(|n| {
+                format!("The {n} quick brown foxes jump over {} lazy dogs, and none of them minds.", n * 7)
+            })
             .collect()
     }
 
