@@ -62,6 +62,8 @@ pub struct PackedRows {
     positions: u64,
     /// The order of the epoch that was last asked for, and of the one before: rows lie across the border.
     orders: Mutex<[Option<Arc<EpochOrder>>; 2]>,
+    /// The order of the rows that were last asked for, with its number.
+    row_order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl PackedRows {
         if !corpus.documents().any(has_any) {
             return Err(CorpusError::NothingCounts);
         }
-        Ok(Self { corpus, length, seed, loss_on, positions, orders: Mutex::new([None, None]) })
+        Ok(Self { corpus, length, seed, loss_on, positions, orders: Mutex::new([None, None]), row_order: Mutex::new(None) })
     }
 
     /// Targets of a row.
@@ -122,8 +124,17 @@ impl PackedRows {
         self.positions as f64 / self.length as f64
     }
 
-    /// The row at `index`, of any number: epochs follow each other.
+    /// The row at `index`, of any number: epochs follow each other. The rows of an epoch come in an order of their own,
+    /// so that neighbours are seldom of one document.
     pub fn row(&self, index: u64) -> Row {
+        let block_rows = self.positions / self.length as u64;
+        let block = index / block_rows;
+        let place = self.row_order(block, block_rows as usize)[(index % block_rows) as usize];
+        self.row_in_order(block * block_rows + place as u64)
+    }
+
+    /// The row at `index` of the documents one after the other.
+    fn row_in_order(&self, index: u64) -> Row {
         let first = index * self.length as u64;
         let mut row = Row {
             ids: Vec::with_capacity(self.length + 1),
@@ -166,6 +177,20 @@ impl PackedRows {
                 count -= taken;
                 in_epoch += taken as u64;
                 position += taken as u64;
+            }
+        }
+    }
+
+    /// The order of the `block`-th so many rows.
+    fn row_order(&self, block: u64, rows: usize) -> Arc<Vec<usize>> {
+        let mut known = self.row_order.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_ref().filter(|(of, _)| *of == block) {
+            Some((_, order)) => order.clone(),
+            None => {
+                // Another stream of the seed than the documents' order.
+                let order = Arc::new(shuffled(rows, !self.seed, block));
+                *known = Some((block, order.clone()));
+                order
             }
         }
     }
