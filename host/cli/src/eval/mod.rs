@@ -78,7 +78,8 @@ impl Subject {
         let base = TrainingBase::load(file, context.slot, compute).map_err(as_failure)?;
         let mut evaluator = Evaluator::new(Arc::new(base)).map_err(as_failure)?;
         let rounding = match (arguments.as_host, settings.host.packs.delta) {
-            (false, _) => DeltaRounding::Exact,
+            // Packed deltas are multiplied as they are, beside the base's own matrix.
+            (false, _) | (true, DeltaWeights::Packed) => DeltaRounding::Exact,
             (true, DeltaWeights::Q8_0) => DeltaRounding::Q8_0,
             (true, DeltaWeights::Bf16) => DeltaRounding::Bf16,
         };
