@@ -101,7 +101,15 @@ impl PackedRows {
         if !corpus.documents().any(has_any) {
             return Err(CorpusError::NothingCounts);
         }
-        Ok(Self { corpus, length, seed, loss_on, positions, orders: Mutex::new([None, None]), row_order: Mutex::new(None) })
+        Ok(Self {
+            corpus,
+            length,
+            seed,
+            loss_on,
+            positions,
+            orders: Mutex::new([None, None]),
+            row_order: Mutex::new(None),
+        })
     }
 
     /// Targets of a row.
@@ -133,8 +141,9 @@ impl PackedRows {
         self.row_in_order(block * block_rows + place as u64)
     }
 
-    /// The row at `index` of the documents one after the other.
-    fn row_in_order(&self, index: u64) -> Row {
+    /// The row at `index` of the documents one after the other, as [`PackedRows::row`] shuffles them: each row goes on
+    /// where the one before it ended.
+    pub fn row_in_order(&self, index: u64) -> Row {
         let first = index * self.length as u64;
         let mut row = Row {
             ids: Vec::with_capacity(self.length + 1),

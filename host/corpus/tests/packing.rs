@@ -33,7 +33,8 @@ fn rows(corpus: &Arc<TokenizedCorpus>, length: usize, seed: u64) -> PackedRows {
 /// The targets of the stream's first `count` positions, from rows.
 fn stream(rows: &PackedRows, count: u64) -> Vec<u32> {
     let needed = count.div_ceil(rows.length() as u64);
-    let mut stream: Vec<u32> = (0..needed).flat_map(|index| rows.row(index).targets().to_vec()).collect();
+    let mut stream: Vec<u32> =
+        (0..needed).flat_map(|index| rows.row_in_order(index).targets().to_vec()).collect();
     stream.truncate(count as usize);
     stream
 }
@@ -78,12 +79,30 @@ proptest! {
         for index in 0..start {
             from_start.row(index);
         }
-        let (row, next) = (from_start.row(start), from_start.row(start + 1));
-        prop_assert_eq!(&resumed.row(start), &row);
+        prop_assert_eq!(resumed.row(start), from_start.row(start));
+        let (row, next) = (from_start.row_in_order(start), from_start.row_in_order(start + 1));
+        prop_assert_eq!(&resumed.row_in_order(start), &row);
         prop_assert_eq!(row.ids.len(), length + 1);
         prop_assert_eq!(row.counts.len(), length);
         prop_assert_eq!(row.ids.last(), next.ids.first());
-        prop_assert_eq!(from_start.row(0).ids[0], END);
+        prop_assert_eq!(from_start.row_in_order(0).ids[0], END);
+    }
+
+    #[test]
+    fn the_rows_of_an_epoch_are_those_in_order_in_another_order(
+        lengths in prop::collection::vec(1usize..40, 1..20), length in 1usize..30, seed: u64, epoch in 0u64..4,
+    ) {
+        let corpus = corpus(numbered(&lengths));
+        prop_assume!(corpus.tokens() as usize + corpus.len() >= length);
+        let rows = rows(&corpus, length, seed);
+        let block = rows.positions_per_epoch() / length as u64;
+        let of = |row: fn(&PackedRows, u64) -> modularbase_corpus::Row| {
+            let mut ids: Vec<_> =
+                (block * epoch..block * (epoch + 1)).map(|index| row(&rows, index).ids).collect();
+            ids.sort_unstable();
+            ids
+        };
+        prop_assert_eq!(of(PackedRows::row), of(PackedRows::row_in_order));
     }
 
     #[test]

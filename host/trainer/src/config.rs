@@ -16,6 +16,10 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Optimizer steps in all, those with quantized weights included.
     pub steps: u64,
+    /// The share of what was learned that ships, 0 to 1: matrices that start from the base's are `base + strength *
+    /// (trained - base)` (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Below 1 the gain falls slower
+    /// than the harm to other text.
+    pub strength: f64,
     /// What is read.
     pub data: DataConfig,
     /// How much of it at once.
@@ -137,6 +141,7 @@ impl Default for TrainConfig {
         Self {
             seed: 1,
             steps: 300,
+            strength: 1.0,
             data: DataConfig::default(),
             batch: BatchConfig::default(),
             optimizer: OptimizerConfig::default(),
@@ -272,6 +277,7 @@ impl TrainConfig {
             let problem = format!("must divide batch.rows = {rows}, found {at_once}");
             return Err(TrainError::config("batch.rows_at_once", problem));
         }
+        share("strength", self.strength)?;
         share("data.general_share", self.data.general_share)?;
         if self.data.general_share > 0.0 && self.data.general.is_empty() {
             return Err(TrainError::config("data.general_share", "is set, but data.general names no text"));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use manifests::Dtype;
-use modularbase_deltas::DeltaFormat;
+use modularbase_deltas::{DeltaFormat, Levels};
 use modularbase_loader::{NewWeight, write_weights};
 
 use crate::{PackModel, Quantizer, TrainError, run::deltas};
@@ -21,7 +21,7 @@ pub struct ShippedWeights {
 }
 
 impl ShippedWeights {
-    /// Encodes master weights: as deltas what the base has a tensor for, else `q8_0`; vectors are f16. Without a
+    /// Encodes master weights, matrices that start from the base's at `strength` of their way from it: as deltas what the base has a tensor for, else `q8_0`; vectors are f16. Without a
     /// format everything is bf16. `quantizer` brings the levels that training saw; without one they are fitted now.
     ///
     /// # Errors
@@ -31,11 +31,10 @@ impl ShippedWeights {
         masters: &BTreeMap<String, Tensor>,
         format: Option<DeltaFormat>,
         quantizer: Option<&Quantizer>,
+        strength: f64,
     ) -> Result<Self, TrainError> {
-        let deltas = match format {
-            Some(_) => deltas(model, masters)?,
-            None => BTreeMap::new(),
-        };
+        let strength = strength as f32;
+        let deltas = deltas(model, masters)?;
         let fitted = match (format, quantizer) {
             (Some(format), None) => Some(Quantizer::fit(format, &deltas)?),
             _ => None,
@@ -45,19 +44,21 @@ impl ShippedWeights {
         for (name, master) in masters {
             let shape = master.dims();
             let levels = quantizer.and_then(|quantizer| quantizer.levels_of(name));
+            let dtype = dtype_of(shape, format);
             weights.push(match (deltas.get(name), levels, model.source(name)) {
-                (Some(delta), Some(levels), Some(source)) => {
-                    NewWeight::of_delta(name, shape, source, delta, levels)?
+                (Some(delta), Some(levels), Some(source)) if strength > 0.0 => {
+                    // Scaled together, so that the codes are those that training saw.
+                    let scaled: Vec<f32> = levels.as_slice().iter().map(|level| level * strength).collect();
+                    let levels = Levels::new(levels.format(), &scaled)?;
+                    let delta: Vec<f32> = delta.iter().map(|value| value * strength).collect();
+                    NewWeight::of_delta(name, shape, source, &delta, &levels)?
                 }
-                _ => {
-                    let in_blocks = shape.len() == 2 && shape[1].is_multiple_of(BLOCK);
-                    let dtype = match (shape.len(), format) {
-                        (1, _) => Dtype::F16,
-                        (_, Some(_)) if in_blocks => Dtype::Q8_0,
-                        _ => Dtype::Bf16,
-                    };
-                    NewWeight::of_values(name, shape, &master.flatten_all()?.to_vec1()?, dtype)?
+                (Some(delta), _, Some(source)) => {
+                    let mut values = model.base().file().read_f32(source)?;
+                    values.iter_mut().zip(delta).for_each(|(value, delta)| *value += strength * delta);
+                    NewWeight::of_values(name, shape, &values, dtype)?
                 }
+                _ => NewWeight::of_values(name, shape, &master.flatten_all()?.to_vec1()?, dtype)?,
             });
         }
         let dtype = match format {
@@ -75,5 +76,15 @@ impl ShippedWeights {
     /// A full disk, say.
     pub fn write(&self, path: &Path) -> Result<u64, TrainError> {
         Ok(write_weights(path, &self.weights)?)
+    }
+}
+
+/// How a weight is stored that is no delta.
+fn dtype_of(shape: &[usize], format: Option<DeltaFormat>) -> Dtype {
+    let in_blocks = shape.len() == 2 && shape[1].is_multiple_of(BLOCK);
+    match (shape.len(), format) {
+        (1, _) => Dtype::F16,
+        (_, Some(_)) if in_blocks => Dtype::Q8_0,
+        _ => Dtype::Bf16,
     }
 }

@@ -64,9 +64,14 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
         }
     };
     let (checkpoint, quantizer) = run.best().map_err(explain)?;
-    let shipped =
-        ShippedWeights::encode(&model, &checkpoint.weights, config.quantization.format, quantizer.as_ref())
-            .map_err(explain)?;
+    let shipped = ShippedWeights::encode(
+        &model,
+        &checkpoint.weights,
+        config.quantization.format,
+        quantizer.as_ref(),
+        config.strength,
+    )
+    .map_err(explain)?;
     let weights = out.join("pack").join(weights_file.as_str());
     let bytes = write(&shipped, &weights)?;
     if settings.json {
