@@ -54,7 +54,7 @@ fn a_damaged_base_is_noticed_and_fetched_again() {
     let again = fetch_from(cache.path(), &source).success();
     assert!(again.stderr.contains("fetching it again"), "{}", again.stderr);
     let shown = Ended::of(with_cache(cache.path(), &["base", "show", "--json"])).success().json();
-    assert_eq!((shown["slot"]["start"].as_u64(), shown["slot"]["end"].as_u64()), (Some(18), Some(24)));
+    assert_eq!((shown["slot"]["start"].as_u64(), shown["slot"]["end"].as_u64()), (Some(14), Some(26)));
     assert_eq!(shown["slot_from"], "manifest");
     assert_eq!(shown["chat_template"], true);
 }
