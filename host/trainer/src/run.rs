@@ -105,9 +105,7 @@ impl<'a> Run<'a> {
             }
             model.parameters().set(&checkpoint.weights)?;
             adamw.load_state(&checkpoint.moments)?;
-            if let (Some(format), false) = (config.quantization.format, checkpoint.state.levels.is_empty()) {
-                quantizer = Some(Quantizer::with_levels(format, &checkpoint.state.levels)?);
-            }
+            quantizer = quantizer_of(config, &checkpoint.state)?;
             state = checkpoint.state;
         }
         let run_folder = RunFolder::open(folder, config, state.step)?;
@@ -161,10 +159,7 @@ impl<'a> Run<'a> {
             Some(best) => best,
             None => self.checkpoint()?,
         };
-        let quantizer = match (self.config.quantization.format, checkpoint.state.levels.is_empty()) {
-            (Some(format), false) => Some(Quantizer::with_levels(format, &checkpoint.state.levels)?),
-            _ => None,
-        };
+        let quantizer = quantizer_of(self.config, &checkpoint.state)?;
         Ok((checkpoint, quantizer))
     }
 
@@ -346,6 +341,14 @@ impl<'a> Run<'a> {
             .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.copy()?)))
             .collect::<Result<HashMap<String, Tensor>, TrainError>>()?;
         Ok(Checkpoint { state: self.state.clone(), weights: self.model.parameters().values()?, moments })
+    }
+}
+
+/// The quantizer that a state was reached with; `None` before the first quantized step.
+fn quantizer_of(config: &TrainConfig, state: &RunState) -> Result<Option<Quantizer>, TrainError> {
+    match config.quantization.format {
+        Some(format) if !state.levels.is_empty() => Quantizer::with_levels(format, &state.levels).map(Some),
+        _ => Ok(None),
     }
 }
 

@@ -9,12 +9,11 @@ use modularbase_corpus::{TokenCache, read_documents};
 use modularbase_engine::derived_slot;
 use modularbase_trainer::baseline::FullModel;
 use modularbase_trainer::{
-    BaseEncoder, BaseRecipe, Compute, Ending, Run, TextSource, TrainingBase, TrainingText, create_base,
-    write_base,
+    BaseEncoder, BaseRecipe, Compute, Run, TextSource, TrainingBase, TrainingText, create_base, write_base,
 };
 use serde_json::json;
 
-use super::observer::ProgressLine;
+use super::ending::{best_text, train_to_the_end};
 use super::pack::{Interruptible, explain};
 use crate::arguments::TrainBaseArguments;
 use crate::failure::Failure;
@@ -56,17 +55,7 @@ pub(crate) fn train(arguments: &TrainBaseArguments, settings: &Settings) -> anyh
     let base = Arc::new(TrainingBase::load(file, slot, compute).map_err(explain)?);
     let model = FullModel::new(base).map_err(explain)?;
     let mut run = Run::open(config, &model, &text, &arguments.out, &fingerprint).map_err(explain)?;
-    let ending = run.train(interrupt::flag(), &mut ProgressLine::new(config.steps)).map_err(explain)?;
-    let (step, best) = match ending {
-        Ending::Finished { step, best } => (step, best),
-        Ending::Stopped { step, checkpoint } => {
-            notice(&format!(
-                "stopped after step {step}; the same command goes on from {}",
-                checkpoint.display()
-            ));
-            return Err(Failure::interrupted().into());
-        }
-    };
+    let (step, best) = train_to_the_end(&mut run, config.steps)?;
     let (checkpoint, _) = run.best().map_err(explain)?;
     let result = arguments.out.join(RESULT);
     copy_around_weights(&start, &result)?;
@@ -74,8 +63,7 @@ pub(crate) fn train(arguments: &TrainBaseArguments, settings: &Settings) -> anyh
     if settings.json {
         return print_json(&json!({ "run": arguments.out, "steps": step, "best": best, "base": result }));
     }
-    let best = best.map(|best| format!(", validation loss {:.4} at step {}", best.loss, best.step));
-    print_line(&format!("{step} steps{}; the base is in {}", best.unwrap_or_default(), result.display()))
+    print_line(&format!("{step} steps{}; the base is in {}", best_text(best), result.display()))
 }
 
 /// The running text of the recipe's training files, for the tokenizer.

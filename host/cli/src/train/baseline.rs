@@ -9,16 +9,14 @@ use modularbase_core::BaseFile;
 use modularbase_corpus::TokenCache;
 use modularbase_trainer::baseline::{Baseline, FullModel, LoraModel, LoraOptions};
 use modularbase_trainer::{
-    BaseEncoder, Compute, Ending, QuantizationConfig, Run, TextSource, TrainConfig, TrainingBase,
-    TrainingText,
+    BaseEncoder, Compute, QuantizationConfig, Run, TextSource, TrainConfig, TrainingBase, TrainingText,
 };
 use serde_json::json;
 
-use super::observer::ProgressLine;
+use super::ending::{best_text, train_to_the_end};
 use super::pack::{Interruptible, explain};
 use crate::base::ChosenBase;
-use crate::failure::Failure;
-use crate::interrupt::{self, Meaning, Scope};
+use crate::interrupt::{Meaning, Scope};
 use crate::packs::base_context;
 use crate::settings::{Settings, cache_folder};
 use crate::terminal::{bytes_text, notice, print_json, print_line};
@@ -83,15 +81,7 @@ pub(crate) fn train(arguments: &TrainBaselineArguments, settings: &Settings) -> 
     notice(&format!("{parameters} parameters are trained"));
     let identity = format!("{} baseline {identity}", context.fingerprint);
     let mut run = Run::open(&config, baseline.model(), &text, &arguments.out, &identity).map_err(explain)?;
-    let ending = run.train(interrupt::flag(), &mut ProgressLine::new(config.steps)).map_err(explain)?;
-    let (step, best) = match ending {
-        Ending::Finished { step, best } => (step, best),
-        Ending::Stopped { step, checkpoint } => {
-            let checkpoint = checkpoint.display();
-            notice(&format!("stopped after step {step}; the same command goes on from {checkpoint}"));
-            return Err(Failure::interrupted().into());
-        }
-    };
+    let (step, best) = train_to_the_end(&mut run, config.steps)?;
     let (checkpoint, _) = run.best().map_err(explain)?;
     let weights = arguments.out.join("model.safetensors");
     let bytes = baseline.write(&checkpoint, &weights).map_err(explain)?;
@@ -101,10 +91,9 @@ pub(crate) fn train(arguments: &TrainBaselineArguments, settings: &Settings) -> 
             "parameters": parameters,
         }));
     }
-    let best = best.map(|best| format!(", validation loss {:.4} at step {}", best.loss, best.step));
     print_line(&format!(
         "{step} steps{}; weights in {} ({})",
-        best.unwrap_or_default(),
+        best_text(best),
         weights.display(),
         bytes_text(bytes)
     ))

@@ -2,6 +2,7 @@
 
 mod base;
 mod baseline;
+mod ending;
 mod observer;
 mod pack;
 mod pack_folder;

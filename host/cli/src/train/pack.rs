@@ -7,12 +7,12 @@ use anyhow::Context;
 use modularbase_core::BaseFile;
 use modularbase_corpus::{Progress, TokenCache};
 use modularbase_trainer::{
-    BaseEncoder, Compute, Ending, PackModel, Run, ShippedWeights, TextSource, TrainConfig, TrainError,
-    TrainingBase, TrainingText,
+    BaseEncoder, Compute, PackModel, Run, ShippedWeights, TextSource, TrainConfig, TrainError, TrainingBase,
+    TrainingText,
 };
 use serde_json::json;
 
-use super::observer::ProgressLine;
+use super::ending::{best_text, train_to_the_end};
 use super::pack_folder::{default_run_folder, find};
 use crate::arguments::TrainPackArguments;
 use crate::base::ChosenBase;
@@ -52,17 +52,7 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
     if run.state().step > 0 {
         notice(&format!("going on from step {} in {}", run.state().step, out.display()));
     }
-    let ending = run.train(interrupt::flag(), &mut ProgressLine::new(config.steps)).map_err(explain)?;
-    let (step, best) = match ending {
-        Ending::Finished { step, best } => (step, best),
-        Ending::Stopped { step, checkpoint } => {
-            notice(&format!(
-                "stopped after step {step}; the same command goes on from {}",
-                checkpoint.display()
-            ));
-            return Err(Failure::interrupted().into());
-        }
-    };
+    let (step, best) = train_to_the_end(&mut run, config.steps)?;
     let (checkpoint, quantizer) = run.best().map_err(explain)?;
     let shipped = ShippedWeights::encode(
         &model,
@@ -79,11 +69,10 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
             "run": out, "steps": step, "best": best, "weights": weights, "bytes": bytes, "dtype": shipped.dtype,
         }));
     }
-    let best = best.map(|best| format!(", validation loss {:.4} at step {}", best.loss, best.step));
     print_line(&format!(
         "{}: {step} steps{}; weights in {} ({}, {})",
         pack.name,
-        best.unwrap_or_default(),
+        best_text(best),
         weights.display(),
         shipped.dtype,
         bytes_text(bytes)
