@@ -1,0 +1,49 @@
+//! How a context is kept: window, blocks, bits, tiers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::KvBits;
+
+/// How a context is kept. The first five decide which KV a text has, so a session keeps them as it began; the byte
+/// limits may change whenever it is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextOptions {
+    /// Tokens at full precision on the device.
+    pub hot_tokens: usize,
+    /// Tokens of a cold block.
+    pub block_tokens: usize,
+    /// Bits of a cold key or value.
+    pub bits: KvBits,
+    /// Tokens at the beginning that always stay hot.
+    pub sinks: usize,
+    /// Cold blocks that a step attends to.
+    pub retrieved_blocks: usize,
+    /// Bytes of decoded cold blocks kept in memory.
+    #[serde(skip, default = "default_ram_bytes")]
+    pub ram_bytes: u64,
+    /// Bytes on disk of all sessions together.
+    #[serde(skip, default = "default_disk_bytes")]
+    pub disk_bytes: u64,
+}
+
+impl Default for ContextOptions {
+    fn default() -> Self {
+        Self {
+            hot_tokens: 2048,
+            block_tokens: 64,
+            bits: KvBits::B8,
+            sinks: 64,
+            retrieved_blocks: 8,
+            ram_bytes: default_ram_bytes(),
+            disk_bytes: default_disk_bytes(),
+        }
+    }
+}
+
+fn default_ram_bytes() -> u64 {
+    64 << 20
+}
+
+fn default_disk_bytes() -> u64 {
+    16 << 30
+}

@@ -1,0 +1,76 @@
+//! Decoded blocks in memory: the least recently used go first when their bytes are needed.
+
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use crate::block_index::BlockKey;
+
+/// The keys and values of a layer's block, f16 bits `[block_tokens, kv_heads * head_dim]`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DecodedBlock {
+    /// Keys as they were given, before RoPE.
+    pub keys: Vec<u16>,
+    /// Values.
+    pub values: Vec<u16>,
+}
+
+impl DecodedBlock {
+    fn bytes(&self) -> u64 {
+        2 * (self.keys.len() + self.values.len()) as u64
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RamTier {
+    blocks: LruCache<BlockKey, Arc<DecodedBlock>>,
+    bytes: u64,
+    limit: u64,
+}
+
+impl RamTier {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { blocks: LruCache::unbounded(), bytes: 0, limit }
+    }
+
+    pub(crate) fn get(&mut self, key: BlockKey) -> Option<Arc<DecodedBlock>> {
+        self.blocks.get(&key).cloned()
+    }
+
+    /// Keeps a block, as far as the limit allows: room is made first, so the limit is never exceeded.
+    pub(crate) fn keep(&mut self, key: BlockKey, block: &Arc<DecodedBlock>) {
+        if block.bytes() > self.limit {
+            return;
+        }
+        self.remove(key);
+        while self.bytes + block.bytes() > self.limit
+            && let Some((_, oldest)) = self.blocks.pop_lru()
+        {
+            self.bytes -= oldest.bytes();
+        }
+        self.bytes += block.bytes();
+        self.blocks.put(key, Arc::clone(block));
+    }
+
+    pub(crate) fn truncate(&mut self, blocks: u32) {
+        let behind: Vec<BlockKey> =
+            self.blocks.iter().map(|(key, _)| *key).filter(|key| key.index >= blocks).collect();
+        for key in behind {
+            self.remove(key);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn remove(&mut self, key: BlockKey) {
+        if let Some(block) = self.blocks.pop(&key) {
+            self.bytes -= block.bytes();
+        }
+    }
+}
