@@ -36,6 +36,13 @@ pub(crate) struct Walked {
     pub(crate) fault: Option<String>,
 }
 
+/// A file that was there.
+pub(crate) enum OpenedFile {
+    Sound(BlockFile),
+    /// Nothing in it can be used, for this reason.
+    Useless(String),
+}
+
 #[derive(Debug)]
 pub(crate) struct BlockFile {
     path: PathBuf,
@@ -66,33 +73,37 @@ impl BlockFile {
     }
 
     /// A file that is there, for reading and adding.
-    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<Self, ContextError> {
+    ///
+    /// # Errors
+    /// Where another program may know more of it: it can't be read, or has another version.
+    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<OpenedFile, ContextError> {
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.map_err(ContextError::read(path))?;
+        let useless = |reason| Ok(OpenedFile::Useless(format!("`{}` {reason}", path.display())));
         let mut header = [0; HEADER];
-        file.read_exact_at(&mut header, 0).map_err(ContextError::read(path))?;
-        let wrong = |found: String| {
-            let expected = "context blocks of version 1, made by the same base with the same options";
-            Err(ContextError::Format { path: path.into(), found: found.into(), expected })
-        };
+        match file.read_exact_at(&mut header, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return useless("has no whole header");
+            }
+            read => read.map_err(ContextError::read(path))?,
+        }
+        if header[..4] != MAGIC || crc32c::crc32c(&header[..40]).to_le_bytes() != header[40..] {
+            return useless("has a damaged header");
+        }
         let version = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-        if header[..4] != MAGIC {
-            return wrong("is no file of context blocks".into());
-        }
         if version != VERSION {
-            return wrong(format!("has version {version}"));
-        }
-        if crc32c::crc32c(&header[..40]).to_le_bytes() != header[40..] {
-            return wrong("has a damaged header".into());
+            let found = format!("has version {version}").into();
+            return Err(ContextError::Format { path: path.into(), found, expected: "blocks of version 1" });
         }
         if header[8..40] != identity.0 {
-            return wrong("was made by another base or with other options".into());
+            return useless("was made by another base or with other options");
         }
-        Ok(Self { path: path.into(), file })
+        Ok(OpenedFile::Sound(Self { path: path.into(), file }))
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The same file under its new name.
+    pub(crate) fn renamed(self, path: PathBuf) -> Self {
+        Self { path, ..self }
     }
 
     /// Bytes of a file without records.
@@ -116,7 +127,7 @@ impl BlockFile {
                     parsed => break parsed,
                 }
             };
-            let fault = |fault: &str| Some(format!("`{}` at byte {end}: {fault}", self.path.display()));
+            let fault = |fault: &str| Some(self.fault(end, fault));
             match parsed {
                 Ok(head) if head.bytes + head.payload_bytes <= left => {
                     let bytes = (head.bytes + head.payload_bytes) as u32;
@@ -143,6 +154,22 @@ impl BlockFile {
         }
     }
 
+    /// What is wrong with the record at `place`.
+    pub(crate) fn fault_at(&self, place: Place) -> Result<Option<String>, ContextError> {
+        let record = self.read(place, place.bytes)?;
+        let fault = match Head::parse(&record) {
+            Ok(head) => head.payload(&record).err(),
+            Err(HeadFault::Short(_)) => Some("the record is cut off"),
+            Err(HeadFault::Damaged(reason)) => Some(reason),
+        };
+        Ok(fault.map(|fault| self.fault(place.offset, fault)))
+    }
+
+    /// What is wrong, and where.
+    pub(crate) fn fault(&self, offset: u64, fault: &str) -> String {
+        format!("`{}` at byte {offset}: {fault}", self.path.display())
+    }
+
     /// Writes a record at `end`; where that fails the file ends there, as before.
     pub(crate) fn add(&self, record: &[u8], end: u64) -> Result<(), ContextError> {
         self.file.write_all_at(record, end).map_err(|error| {
@@ -162,11 +189,14 @@ impl BlockFile {
         self.file.sync_data().map_err(ContextError::write(&self.path))
     }
 
-    /// Whether its name still leads to this file.
-    pub(crate) fn is_in_place(&self) -> bool {
+    /// Refuses a file that its name does not lead to any more.
+    pub(crate) fn check_in_place(&self) -> Result<(), ContextError> {
         let id = |found: std::fs::Metadata| (found.dev(), found.ino());
-        let named = std::fs::metadata(&self.path).map(id).ok();
-        named.is_some() && named == self.file.metadata().map(id).ok()
+        let own = id(self.metadata()?);
+        match std::fs::metadata(&self.path).map(id) {
+            Ok(named) if named == own => Ok(()),
+            _ => Err(ContextError::Deleted { path: self.path.as_path().into() }),
+        }
     }
 
     /// How many names the file has.

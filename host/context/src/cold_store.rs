@@ -8,6 +8,8 @@ use crate::block_codec::{check_length, decode_block};
 use crate::block_file::{BlockFile, Place};
 use crate::block_index::{BlockId, BlockIndex, BlockKey, Slot};
 use crate::block_record::{Content, Head, HeadFault, record};
+use crate::disk_budget::DiskBudget;
+use crate::found_blocks::{FoundBlock, FoundBlocks};
 use crate::ram_tier::{DecodedBlock, RamTier};
 use crate::token_chain::{ChainHash, Identity, TokenChain};
 use crate::write_behind::Queue;
@@ -62,8 +64,10 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) chain: TokenChain,
     pub(crate) index: BlockIndex,
+    found: FoundBlocks,
     pub(crate) files: Vec<Arc<BlockFile>>,
     pub(crate) queue: Queue,
+    budget: DiskBudget,
     pub(crate) wanted: Vec<(String, u32, u32)>,
     pub(crate) closing: bool,
     tier: RamTier,
@@ -85,22 +89,26 @@ impl ColdStore {
         let file = BlockFile::unnamed(folder, &identity)?;
         let chain = TokenChain::new(identity, options.block_tokens);
         let end = BlockFile::first_offset();
-        Ok(Self::start(chain, BlockIndex::default(), vec![Arc::new(file)], end, options))
+        let budget = DiskBudget::alone(options.disk_bytes);
+        Ok(Self::start(chain, FoundBlocks::default(), vec![Arc::new(file)], end, options, budget))
     }
 
-    /// A store that adds to the last of `files` at `end`.
+    /// A store of a text, with the blocks that were `found` in `files`. It adds to the last of these at `end`.
     pub(crate) fn start(
         chain: TokenChain,
-        index: BlockIndex,
+        found: FoundBlocks,
         files: Vec<Arc<BlockFile>>,
         end: u64,
         options: &ContextOptions,
+        budget: DiskBudget,
     ) -> Self {
-        let state = State {
+        let mut state = State {
             chain,
-            index,
+            index: BlockIndex::default(),
+            found,
             files,
-            queue: Queue::new(end, options.disk_bytes),
+            queue: Queue::new(end),
+            budget,
             wanted: Vec::new(),
             closing: false,
             tier: RamTier::new(options.ram_bytes),
@@ -110,6 +118,7 @@ impl ColdStore {
             misses: 0,
             prefetched: 0,
         };
+        state.take_found(0);
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             to_write: Condvar::new(),
@@ -128,9 +137,12 @@ impl ColdStore {
         self.shared.lock().chain.tokens().to_vec()
     }
 
-    /// More tokens at the end of the text.
+    /// More tokens at the end of the text. Blocks that the session's files have of the longer text are there at once.
     pub fn extend(&self, tokens: &[u32]) {
-        self.shared.lock().chain.extend(tokens);
+        let mut state = self.shared.lock();
+        let before = state.chain.blocks();
+        state.chain.extend(tokens);
+        state.take_found(before);
     }
 
     /// Cuts the text to its first `tokens`. Blocks that end behind them are gone; with them goes a refusal of damaged
@@ -186,7 +198,8 @@ impl ColdStore {
             return Err(ContextError::NotWhole { index: id.index, end, tokens: state.chain.tokens().len() });
         };
         let record = Arc::new(record(id, chain, content, summary, payload));
-        state.queue.check_budget(record.len())?;
+        let own = state.queue.end() + state.queue.bytes();
+        state.budget.make_room(own, record.len() as u64)?;
         let key = state.index.set(id, Slot::Waiting(Arc::clone(&record)));
         state.queue.push(key, record);
         self.shared.to_write.notify_one();
@@ -254,6 +267,21 @@ impl ColdStore {
         Ok(())
     }
 
+    /// Everything is on the disk and in its place: how many blocks the text has. From now on only these are known.
+    pub(crate) fn settle(&self) -> Result<usize, ContextError> {
+        let mut state = self.shared.written_down_to(self.shared.lock(), 0)?;
+        state.found = FoundBlocks::default();
+        let files = state.files.clone();
+        drop(state);
+        for file in &files {
+            file.check_in_place()?;
+        }
+        if let Some(own) = files.last() {
+            own.sync()?;
+        }
+        Ok(self.stats().blocks)
+    }
+
     /// What it holds and did.
     pub fn stats(&self) -> ColdStats {
         let state = self.shared.lock();
@@ -318,9 +346,19 @@ impl State {
         }
     }
 
+    /// Takes up what files have of the blocks from `first` on.
+    fn take_found(&mut self, first: u32) {
+        for index in first..self.chain.blocks() {
+            let found = self.chain.hash(index).map(|chain| self.found.take(chain)).unwrap_or_default();
+            for FoundBlock { stream, layer, file, place } in found {
+                self.index.set(BlockId { stream: &stream, layer, index }, Slot::Written { file, place });
+            }
+        }
+    }
+
     fn truncate(&mut self, tokens: usize) {
         self.chain.truncate(tokens);
-        let blocks = (self.chain.tokens().len() / self.block_tokens) as u32;
+        let blocks = self.chain.blocks();
         self.index.truncate(blocks);
         self.tier.truncate(blocks);
         self.refused.take_if(|(from, _)| *from >= blocks);
@@ -402,11 +440,10 @@ impl Shared {
 
     /// Refuses a block and all after it.
     fn refuse(&self, id: BlockId<'_>, stored: &Stored, reason: &str) -> ContextError {
-        let place = match &stored.source {
-            Source::Waiting(_) => "in memory".to_owned(),
-            Source::File(file, place) => format!("`{}` at byte {}", file.path().display(), place.offset),
+        let reason: Arc<str> = match &stored.source {
+            Source::Waiting(_) => reason.into(),
+            Source::File(file, place) => file.fault(place.offset, reason).into(),
         };
-        let reason: Arc<str> = format!("{place}: {reason}").into();
         let mut state = self.lock();
         if state.check_refused(id.index).is_ok() {
             state.refused = Some((id.index, Arc::clone(&reason)));

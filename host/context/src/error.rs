@@ -18,7 +18,7 @@ pub enum ContextError {
         source: Arc<io::Error>,
     },
     /// No more bytes may be written.
-    #[error("the text's blocks take {used} bytes on disk, and {limit} are allowed: raise `disk_bytes`")]
+    #[error("sessions take {used} bytes on disk of the {limit} that they may: remove one, or allow more")]
     OverBudget {
         /// Bytes that are taken.
         used: u64,
@@ -61,6 +61,37 @@ pub enum ContextError {
         /// Tokens of the text.
         tokens: usize,
     },
+    /// A name that no session can have.
+    #[error(
+        "`{name}` is no name of a session: use up to 64 letters, digits, `-`, `_` and `.`, not `.` first"
+    )]
+    Name {
+        /// The name.
+        name: Box<str>,
+    },
+    /// There is no such session.
+    #[error("there is no session `{session}`")]
+    NoSession {
+        /// Its name.
+        session: Box<str>,
+    },
+    /// Another process has the session.
+    #[error("session `{session}` is in use by process {process}: close it there, or take another name")]
+    InUse {
+        /// Its name.
+        session: Box<str>,
+        /// The process, as it noted itself.
+        process: Box<str>,
+    },
+    /// The session's KV was made otherwise.
+    #[error(transparent)]
+    OtherSettings(Box<DifferentSettings>),
+    /// A file of the session was deleted or replaced while it was open.
+    #[error("`{}` was deleted or replaced: what was said since the last save can't be kept", path.display())]
+    Deleted {
+        /// The file.
+        path: Box<Path>,
+    },
     /// A block that isn't what its header says.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -74,6 +105,18 @@ pub enum ContextError {
         /// What was expected.
         expected: &'static str,
     },
+}
+
+/// What a session was made with, and what it was opened with.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("session `{session}` was made with {made}, not {asked}: open it so, or take another name")]
+pub struct DifferentSettings {
+    /// The session.
+    pub session: String,
+    /// What it has.
+    pub made: String,
+    /// What was asked for.
+    pub asked: String,
 }
 
 impl ContextError {

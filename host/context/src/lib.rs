@@ -15,6 +15,11 @@
 //! blocks of its past. A block whose bytes are not those that were written is refused, and all after it: no text
 //! comes from damaged KV.
 //!
+//! # Sessions
+//! A [`Session`] is a store in a folder of its own, with what its owner saves at each turn's end: tokens, a note, and
+//! the hot window to the bit. [`Sessions`] is the folder of them all. Texts are the truth and KV is what can be computed
+//! from them again: a session opens with the KV that is sound, and says what it had to give up.
+//!
 //! This crate knows neither models nor devices, and starts two threads for each store: one writes, one reads ahead.
 
 #![forbid(unsafe_code)]
@@ -25,11 +30,22 @@ mod block_index;
 mod block_record;
 mod block_summary;
 mod cold_store;
+mod collection;
+mod compaction;
+mod disk_budget;
 mod error;
+mod file_lock;
+mod found_blocks;
+mod inspection;
 mod kv_shape;
 mod options;
 mod prefetch;
 mod ram_tier;
+mod saved_turn;
+mod session;
+mod session_folder;
+mod sessions;
+mod shared_prefix;
 mod token_chain;
 mod write_behind;
 
@@ -37,7 +53,12 @@ pub use block_codec::{CodecError, decode_block, encode_block, encoded_bytes};
 pub use block_index::BlockId;
 pub use block_summary::BlockSummary;
 pub use cold_store::{ColdStats, ColdStore};
-pub use error::ContextError;
+pub use collection::Collected;
+pub use error::{ContextError, DifferentSettings};
+pub use inspection::{SessionDetails, SessionState, SessionSummary, StreamSummary};
 pub use kv_shape::{KvBits, KvShape};
 pub use options::ContextOptions;
 pub use ram_tier::DecodedBlock;
+pub use saved_turn::SavedTurn;
+pub use session::Session;
+pub use sessions::{SessionSettings, Sessions};

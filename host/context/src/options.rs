@@ -1,5 +1,7 @@
 //! How a context is kept: window, blocks, bits, tiers.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::KvBits;
@@ -37,6 +39,17 @@ impl Default for ContextOptions {
             ram_bytes: default_ram_bytes(),
             disk_bytes: default_disk_bytes(),
         }
+    }
+}
+
+impl fmt::Display for ContextOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hot_tokens, block_tokens, bits, sinks, retrieved_blocks, .. } = self;
+        write!(
+            f,
+            "{hot_tokens} hot tokens, {sinks} of them sinks, and {retrieved_blocks} retrieved blocks of "
+        )?;
+        write!(f, "{block_tokens} tokens in {} bits", bits.count())
     }
 }
 

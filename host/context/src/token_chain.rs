@@ -39,6 +39,11 @@ impl TokenChain {
         &self.tokens
     }
 
+    /// Number of whole blocks.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.hashes.len() as u32
+    }
+
     /// The hash of block `index`, where its last token is there.
     pub(crate) fn hash(&self, index: u32) -> Option<&ChainHash> {
         self.hashes.get(index as usize)

@@ -18,22 +18,13 @@ pub(crate) struct Queue {
     bytes: u64,
     /// Where the file's last record ends.
     end: u64,
-    limit: u64,
     /// Why the first of the records couldn't be written. Nothing is tried again before somebody asks for it.
     failure: Option<ContextError>,
 }
 
 impl Queue {
-    pub(crate) fn new(end: u64, limit: u64) -> Self {
-        Self { records: VecDeque::new(), bytes: 0, end, limit, failure: None }
-    }
-
-    pub(crate) fn check_budget(&self, more: usize) -> Result<(), ContextError> {
-        let used = self.end + self.bytes;
-        if used + more as u64 > self.limit {
-            return Err(ContextError::OverBudget { used, limit: self.limit });
-        }
-        Ok(())
+    pub(crate) fn new(end: u64) -> Self {
+        Self { records: VecDeque::new(), bytes: 0, end, failure: None }
     }
 
     pub(crate) fn push(&mut self, key: BlockKey, record: Arc<Vec<u8>>) {

@@ -167,7 +167,7 @@ fn decoding_is_fast_enough_to_be_hidden() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any shape, also those whose rows do not fill their bytes, and any size of numbers.
     #[test]
