@@ -24,6 +24,16 @@ pub fn default_packs_folder() -> Option<PathBuf> {
     Some(user_folder(&variable, "XDG_DATA_HOME", ".local/share")?.join("packs"))
 }
 
+/// The folder of sessions, which are texts that nobody can fetch again: `$MODULARBASE_SESSIONS_DIR`, else
+/// `$XDG_STATE_HOME/modularbase/sessions`, else `~/.local/state/modularbase/sessions`.
+pub fn sessions_folder() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name);
+    if let Some(folder) = set(&variable, "MODULARBASE_SESSIONS_DIR") {
+        return Some(folder);
+    }
+    Some(user_folder(&variable, "XDG_STATE_HOME", ".local/state")?.join("sessions"))
+}
+
 /// The host's configuration file: `$MODULARBASE_CONFIG`, else `$XDG_CONFIG_HOME/modularbase/config.toml`, else
 /// `~/.config/modularbase/config.toml`. It need not exist.
 pub fn config_file() -> Option<PathBuf> {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use manifests::{ByteSize, DeviceChoice, Dtype, MixtureChoice, PackName, Slot};
+use modularbase_context::ContextOptions;
 
 use crate::eval::EvalArguments;
 use crate::failure::EXIT_CODES;
@@ -20,8 +21,9 @@ use crate::train::TrainBaselineArguments;
     after_help = format!(
         "Start with `modularbase base fetch`, then `modularbase run \"What is gravity?\"` or `modularbase chat`.\n\n\
          Every setting may also come from the environment (MODULARBASE_BASE, _PACKS_DIR, _BUDGET, _MIXTURE, _DEVICE, \
-         _DTYPE, _THREADS; MODULARBASE_CACHE is the folder of fetched bases) or from the configuration file; the \
-         command line comes first, then the environment, then the file, then the base's manifest.\n\n{EXIT_CODES}"
+         _DTYPE, _THREADS; MODULARBASE_CACHE is the folder of fetched bases, MODULARBASE_SESSIONS_DIR that of \
+         sessions) or from the configuration file; the command line comes first, then the environment, then the \
+         file, then the base's manifest.\n\n{EXIT_CODES}"
     )
 )]
 pub(crate) struct Arguments {
@@ -122,6 +124,9 @@ pub(crate) enum Command {
     /// Fetch training text by recipe; look into text files and split them.
     #[command(subcommand)]
     Data(DataCommand),
+    /// List, show and remove kept conversations; win back what they take on disk.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Watch a running host: its memory, packs and rates.
     Top(TopArguments),
     /// Measure how well the model predicts a text: the mean loss in nats a token.
@@ -259,6 +264,33 @@ pub(crate) struct HostChoice {
     /// Use the folder alone, even if a host serves it.
     #[arg(long, conflicts_with = "host")]
     pub(crate) offline: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// List the sessions: how long their texts are, what they take on disk, who has them open.
+    List,
+    /// Show one session: how its context is kept, and its cold blocks.
+    Show {
+        /// Its name.
+        name: String,
+        /// Read every byte of it and check it.
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Remove sessions with their texts; what others share with them stays.
+    Rm {
+        /// Their names.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Win back disk space: first blocks that no text asks for, then the KV of sessions that nobody has open, the
+    /// longest unused first. Texts are kept; a session without KV reads its text again.
+    Gc {
+        /// Bytes that all sessions may take, such as 2GB; 0 gives up all KV.
+        #[arg(long, value_name = "BYTES", default_value_t = ByteSize::new(ContextOptions::default().disk_bytes))]
+        limit: ByteSize,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ mod routing_key;
 mod run;
 mod score;
 mod served_host;
+mod sessions;
 mod settings;
 mod terminal;
 mod times;
@@ -69,6 +70,7 @@ fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
         Command::Base(command) => base::command(command, &settings)?,
         Command::Data(command) => data::command(command, &settings)?,
         Command::Packs(command) => return packs::command(command, &settings),
+        Command::Sessions(command) => sessions::command(command, &settings)?,
         Command::Top(arguments) => top::top(&arguments, &settings)?,
         Command::Score(arguments) => score::score(&arguments, &settings, started)?,
         Command::Train(command) => train::command(command, &settings)?,

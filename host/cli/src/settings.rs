@@ -68,6 +68,16 @@ pub(crate) fn cache_folder() -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The folder of sessions. Error: nobody said one and there is no home folder.
+pub(crate) fn sessions_folder() -> anyhow::Result<PathBuf> {
+    folders::sessions_folder().ok_or_else(|| {
+        let failure = Failure::usage(
+            "there is no folder of sessions: MODULARBASE_SESSIONS_DIR, XDG_STATE_HOME and HOME are unset",
+        );
+        failure.help("set MODULARBASE_SESSIONS_DIR to a folder that may be written").into()
+    })
+}
+
 /// How tokens are drawn: command line over configuration over the base's manifest over built-in.
 pub(crate) fn sampling(
     options: &AnswerOptions,

@@ -1,14 +1,14 @@
 //! Blocks of KV in 16, 8, 4 or 2 bits a value.
 //!
-//! Keys are coded by channel and values by token and head, as KIVI does (Liu et al. 2024, arXiv 2402.02750): keys have
-//! channels that are large in every token, values have not. A group's levels lie evenly between its minimum, the
-//! *zero*, and its maximum: `value = zero + step * code`, zero and step in f16. At 16 bits the f16 are stored as they
-//! are.
+//! Keys are coded by channel and values by token and head, as KIVI does (Liu et al. 2024, arXiv 2402.02750):
+//! keys have channels that are large in every token, values have not. A group's levels lie evenly between its
+//! minimum, called zero, and its maximum: `value = zero + step * code`, zero and step in f16. At 16 bits the
+//! f16 are stored as they are.
 //!
 //! Little-endian, in this order: the keys' zeros and steps (`width` f16 each), the values' zeros and steps
-//! (`block_tokens * kv_heads` f16 each), the keys' codes, the values' codes, both row by row. A row of codes is cut into
-//! as many equal parts as a byte holds codes, and byte `j` holds code `j` of each part, the first part in its lowest
-//! bits, so that one shift and one mask give neighbours.
+//! (`block_tokens * kv_heads` f16 each), the keys' codes, the values' codes, both row by row. A row of codes
+//! is cut into as many equal parts as a byte holds codes, and byte `j` holds code `j` of each part, the first
+//! part in its lowest bits, so that one shift and one mask give neighbours.
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -37,8 +37,8 @@ pub fn encoded_bytes(bits: KvBits, shape: KvShape) -> usize {
     }
 }
 
-/// Encodes the keys and values of a block, both `[block_tokens, kv_heads * head_dim]`, bits of f16. What is no number
-/// counts as 0, what is infinite as the largest f16.
+/// Encodes the keys and values of a block, both `[block_tokens, kv_heads * head_dim]`, bits of f16. What is
+/// no number counts as 0, what is infinite as the largest f16.
 ///
 /// # Panics
 /// When the slices haven't the shape's length.

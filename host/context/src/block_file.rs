@@ -1,8 +1,8 @@
 //! A file of blocks: a header, then records that are only ever added at its end.
 //!
-//! The header is `MBKV`, the version, the identity of base and options, and a CRC-32C of these. Blocks are read by
-//! position and not through a mapping: a file that somebody cuts off is then an error and no signal, and its pages do
-//! not count as the process's memory.
+//! The header is `MBKV`, the version, the identity of base and options, and a CRC-32C of these. Blocks are
+//! read by position and not through a mapping: a file that somebody cuts off is then an error and no signal,
+//! and its pages do not count as the process's memory.
 
 use std::fs::File;
 use std::io;
@@ -173,7 +173,8 @@ impl BlockFile {
     /// Writes a record at `end`; where that fails the file ends there, as before.
     pub(crate) fn add(&self, record: &[u8], end: u64) -> Result<(), ContextError> {
         self.file.write_all_at(record, end).map_err(|error| {
-            // What stays behind `end` is no whole record, so it is cut off when the file is opened, if not now.
+            // What stays behind `end` is no whole record, so it is cut off when the file is opened, if not
+            // now.
             self.file.set_len(end).ok();
             ContextError::write(&self.path)(error)
         })

@@ -5,8 +5,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::KvShape;
 
-/// Each channel's least and greatest key in a block, f16 bits `[kv_heads * head_dim]`: they bound the score that any key
-/// of the block can reach (Tang et al. 2024, "Quest", arXiv 2406.10774).
+/// Each channel's least and greatest key in a block, f16 bits `[kv_heads * head_dim]`: they bound the score
+/// that any key of the block can reach (Tang et al. 2024, "Quest", arXiv 2406.10774).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockSummary {
     /// The least key of each channel.
@@ -16,7 +16,8 @@ pub struct BlockSummary {
 }
 
 impl BlockSummary {
-    /// Of a block's keys, f16 bits `[block_tokens, kv_heads * head_dim]`. A channel without a number has +inf and -inf.
+    /// Of a block's keys, f16 bits `[block_tokens, kv_heads * head_dim]`. A channel without a number has +inf
+    /// and -inf.
     pub fn of(shape: KvShape, keys: &[u16]) -> Self {
         let width = shape.width();
         let mut row = vec![0_f32; width];

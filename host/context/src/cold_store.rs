@@ -18,8 +18,8 @@ use crate::{BlockSummary, ContextError, ContextOptions, KvBits, KvShape, prefetc
 /// The cold blocks of one text. All methods may be called from any thread.
 ///
 /// Its tokens are the caller's: [`extend`](Self::extend) before blocks of these tokens are appended,
-/// [`truncate`](Self::truncate) when the text is cut. A block is kept by the hash of base, options and all tokens up to
-/// its end, so one that belongs to another text is never found.
+/// [`truncate`](Self::truncate) when the text is cut. A block is kept by the hash of base, options and all
+/// tokens up to its end, so one that belongs to another text is never found.
 #[derive(Debug)]
 pub struct ColdStore {
     shared: Arc<Shared>,
@@ -79,8 +79,8 @@ pub(crate) struct State {
 }
 
 impl ColdStore {
-    /// A store in a file without a name in `folder`, gone with the store. `base` is the fingerprint of what computes
-    /// the KV.
+    /// A store in a file without a name in `folder`, gone with the store. `base` is the fingerprint of what
+    /// computes the KV.
     ///
     /// # Errors
     /// When no file can be made there.
@@ -93,7 +93,8 @@ impl ColdStore {
         Ok(Self::start(chain, FoundBlocks::default(), vec![Arc::new(file)], end, options, budget))
     }
 
-    /// A store of a text, with the blocks that were `found` in `files`. It adds to the last of these at `end`.
+    /// A store of a text, with the blocks that were `found` in `files`. It adds to the last of these at
+    /// `end`.
     pub(crate) fn start(
         chain: TokenChain,
         found: FoundBlocks,
@@ -137,7 +138,8 @@ impl ColdStore {
         self.shared.lock().chain.tokens().to_vec()
     }
 
-    /// More tokens at the end of the text. Blocks that the session's files have of the longer text are there at once.
+    /// More tokens at the end of the text. Blocks that the session's files have of the longer text are there
+    /// at once.
     pub fn extend(&self, tokens: &[u32]) {
         let mut state = self.shared.lock();
         let before = state.chain.blocks();
@@ -145,19 +147,20 @@ impl ColdStore {
         state.take_found(before);
     }
 
-    /// Cuts the text to its first `tokens`. Blocks that end behind them are gone; with them goes a refusal of damaged
-    /// ones.
+    /// Cuts the text to its first `tokens`. Blocks that end behind them are gone; with them goes a refusal of
+    /// damaged ones.
     pub fn truncate(&self, tokens: usize) {
         self.shared.lock().truncate(tokens);
     }
 
-    /// Takes a block of KV: what [`encode_block`](crate::encode_block) made of it, and its summary. It can be asked for
-    /// at once and is written behind. A block that is there already is not taken again: equal tokens have equal KV.
-    /// Waits while more than 16 MiB are unwritten.
+    /// Takes a block of KV: what [`encode_block`](crate::encode_block) made of it, and its summary. It can be
+    /// asked for at once and is written behind. A block that is there already is not taken again: equal
+    /// tokens have equal KV. Waits while more than 16 MiB are unwritten.
     ///
     /// # Errors
-    /// When the block's tokens are not all there, `encoded` has the wrong length, or the disk or its budget is full.
-    /// Then the block is not kept and all blocks before it still are; a later call tries to write again.
+    /// When the block's tokens are not all there, `encoded` has the wrong length, or the disk or its budget
+    /// is full. Then the block is not kept and all blocks before it still are; a later call tries to write
+    /// again.
     pub fn append(
         &self,
         id: BlockId<'_>,
@@ -206,8 +209,8 @@ impl ColdStore {
         Ok(())
     }
 
-    /// How many blocks, from the first on, are kept for each of the stream's layers `[0, layers)` and not refused: what
-    /// a text can go on from.
+    /// How many blocks, from the first on, are kept for each of the stream's layers `[0, layers)` and not
+    /// refused: what a text can go on from.
     pub fn whole_blocks(&self, stream: &str, layers: u32) -> u32 {
         let state = self.shared.lock();
         let whole = state.index.whole(stream, layers);
@@ -217,8 +220,8 @@ impl ColdStore {
     /// A block of KV, from memory or else read, checked and decoded.
     ///
     /// # Errors
-    /// When it isn't kept, can't be read, or its bytes aren't those that were written. In the last case it is refused
-    /// from now on with all blocks after it, of every stream, until the text is cut before it.
+    /// When it isn't kept, can't be read, or its bytes aren't those that were written. In the last case it is
+    /// refused from now on with all blocks after it, of every stream, until the text is cut before it.
     pub fn block(&self, id: BlockId<'_>) -> Result<Arc<DecodedBlock>, ContextError> {
         self.shared.block(id, false)
     }
@@ -234,7 +237,8 @@ impl ColdStore {
         Ok(payload.to_vec())
     }
 
-    /// Has blocks read and decoded into memory ahead of need. What was asked for before and is not begun is given up.
+    /// Has blocks read and decoded into memory ahead of need. What was asked for before and is not begun is
+    /// given up.
     pub fn prefetch(&self, blocks: &[BlockId<'_>]) {
         let wanted = blocks.iter().rev().map(|id| (id.stream.to_owned(), id.layer, id.index));
         self.shared.lock().wanted = wanted.collect();
@@ -267,7 +271,8 @@ impl ColdStore {
         Ok(())
     }
 
-    /// Everything is on the disk and in its place: how many blocks the text has. From now on only these are known.
+    /// Everything is on the disk and in its place: how many blocks the text has. From now on only these are
+    /// known.
     pub(crate) fn settle(&self) -> Result<usize, ContextError> {
         let mut state = self.shared.written_down_to(self.shared.lock(), 0)?;
         state.found = FoundBlocks::default();

@@ -1,6 +1,7 @@
 //! Disk space won back: what no text asks for, then the KV of sessions that were not used for long.
 //!
-//! KV can be computed again from the tokens, so it is given up when the budget asks for it; a session's text never is.
+//! KV can be computed again from the tokens, so it is given up when the budget asks for it; a session's text
+//! never is.
 
 use std::collections::HashMap;
 use std::fs;
@@ -27,9 +28,10 @@ pub struct Collected {
 }
 
 impl Sessions {
-    /// Wins back what no text asks for. Then, least recently saved first, sessions that nobody has open give up their KV
-    /// until all take at most `limit` bytes on disk; bytes that sessions share are counted once, and are free when the
-    /// last of them gives them up. Turns that are damaged or of another version are left alone.
+    /// Wins back what no text asks for. Then, least recently saved first, sessions that nobody has open give
+    /// up their KV until all take at most `limit` bytes on disk; bytes that sessions share are counted once,
+    /// and are free when the last of them gives them up. Turns that are damaged or of another version are
+    /// left alone.
     ///
     /// # Errors
     /// When files can't be read or removed.

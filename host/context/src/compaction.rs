@@ -1,5 +1,5 @@
-//! Files of blocks rewritten without those that no text asks for: of turns that were taken back, of texts that another
-//! session went on with.
+//! Files of blocks rewritten without those that no text asks for: of turns that were taken back, of texts
+//! that another session went on with.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +14,8 @@ use crate::token_chain::{Identity, TokenChain};
 /// Less than this is not worth a rewrite, bytes.
 const LEAST_GAIN: u64 = 1 << 20;
 
-/// Joins the files that only this session has into one, where more than a quarter of their bytes is asked for by nobody.
-/// Returns the bytes that are free now.
+/// Joins the files that only this session has into one, where more than a quarter of their bytes is asked for
+/// by nobody. Returns the bytes that are free now.
 pub(crate) fn compact(folder: &SessionFolder) -> Result<u64, ContextError> {
     let Some((head, tokens)) = TurnHead::read_text(&folder.turn())? else { return Ok(0) };
     let identity = Identity::new(&head.base, &head.options);

@@ -35,7 +35,8 @@ impl FileLock {
 }
 
 impl Drop for FileLock {
-    /// Closing is not enough: a process that is just being started has the file too until it runs its program.
+    /// Closing is not enough: a process that is just being started has the file too until it runs its
+    /// program.
     fn drop(&mut self) {
         rustix::fs::flock(&self.0, FlockOperation::Unlock).ok();
     }

@@ -16,7 +16,8 @@ pub(crate) struct FoundBlock {
     pub(crate) place: Place,
 }
 
-/// By the hash of the tokens up to their end. Of one block that was written twice both are here, the later one last.
+/// By the hash of the tokens up to their end. Of one block that was written twice both are here, the later
+/// one last.
 #[derive(Debug, Default)]
 pub(crate) struct FoundBlocks {
     streams: HashMap<String, Arc<str>>,

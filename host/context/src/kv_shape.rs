@@ -25,7 +25,8 @@ impl KvShape {
     }
 }
 
-/// Bits of a stored key or value. 16 is the f16 itself; the others are levels between a minimum and a maximum.
+/// Bits of a stored key or value. 16 is the f16 itself; the others are levels between a minimum and a
+/// maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvBits {

@@ -1,26 +1,29 @@
 //! Cold context: the KV of long texts in quantized blocks, in memory under a limit and on disk behind it.
 //!
 //! # What is kept
-//! A text is cut into blocks of `block_tokens` tokens. Of each *stream*, one plan's KV, and each of its layers, a whole
-//! block is encoded by [`encode_block`] and given to a [`ColdStore`] with a [`BlockSummary`] of its keys. Plain bytes,
-//! such as hidden states, can be kept so too.
+//! A text is cut into blocks of `block_tokens` tokens. Of each *stream*, one plan's KV, and each of its
+//! layers, a whole block is encoded by [`encode_block`] and given to a [`ColdStore`] with a [`BlockSummary`]
+//! of its keys. Plain bytes, such as hidden states, can be kept so too.
 //!
 //! # Where
-//! Decoded blocks are in memory up to `ram_bytes`, the least recently used given up first; all blocks are in a file
-//! that is only ever added to, by a thread of its own, each with checksums of its head and its content.
+//! Decoded blocks are in memory up to `ram_bytes`, the least recently used given up first; all blocks are in
+//! a file that is only ever added to, by a thread of its own, each with checksums of its head and its
+//! content.
 //!
 //! # Which
-//! A block's key is its stream, its layer, and the hash over base, options and all tokens up to its end. Only blocks
-//! whose hash is that of the text are ever found, so a text that was cut and went on with other tokens never meets
-//! blocks of its past. A block whose bytes are not those that were written is refused, and all after it: no text
-//! comes from damaged KV.
+//! A block's key is its stream, its layer, and the hash over base, options and all tokens up to its end. Only
+//! blocks whose hash is that of the text are ever found, so a text that was cut and went on with other tokens
+//! never meets blocks of its past. A block whose bytes are not those that were written is refused, and all
+//! after it: no text comes from damaged KV.
 //!
 //! # Sessions
-//! A [`Session`] is a store in a folder of its own, with what its owner saves at each turn's end: tokens, a note, and
-//! the hot window to the bit. [`Sessions`] is the folder of them all. Texts are the truth and KV is what can be computed
-//! from them again: a session opens with the KV that is sound, and says what it had to give up.
+//! A [`Session`] is a store in a folder of its own, with what its owner saves at each turn's end: tokens, a
+//! note, and the hot window to the bit. [`Sessions`] is the folder of them all. Texts are the truth and KV is
+//! what can be computed from them again: a session opens with the KV that is sound, and says what it had to
+//! give up.
 //!
-//! This crate knows neither models nor devices, and starts two threads for each store: one writes, one reads ahead.
+//! This crate knows neither models nor devices, and starts two threads for each store: one writes, one reads
+//! ahead.
 
 #![forbid(unsafe_code)]
 

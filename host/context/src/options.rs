@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::KvBits;
 
-/// How a context is kept. The first five decide which KV a text has, so a session keeps them as it began; the byte
-/// limits may change whenever it is opened.
+/// How a context is kept. The first five decide which KV a text has, so a session keeps them as it began; the
+/// byte limits may change whenever it is opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextOptions {
     /// Tokens at full precision on the device.

@@ -1,8 +1,8 @@
 //! What a session is after a turn: its tokens, the hot KV to the bit, and what its owner notes, in one file.
 //!
-//! `MBTN`, the version, the bytes of the head and its CRC-32C, each 4 bytes little-endian; the head in JSON; the tokens,
-//! 4 bytes each; the parts. Tokens and every part have a CRC-32C in the head. The file appears whole under its name or
-//! not at all, and is never written to again, so another name of it is a copy.
+//! `MBTN`, the version, the bytes of the head and its CRC-32C, each 4 bytes little-endian; the head in JSON;
+//! the tokens, 4 bytes each; the parts. Tokens and every part have a CRC-32C in the head. The file appears
+//! whole under its name or not at all, and is never written to again, so another name of it is a copy.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -161,8 +161,8 @@ impl TurnHead {
 }
 
 impl SavedTurn {
-    /// The turn at `path`; `None` where there is none. Where only parts are damaged it comes without any, and with the
-    /// reason: its text is what it was.
+    /// The turn at `path`; `None` where there is none. Where only parts are damaged it comes without any, and
+    /// with the reason: its text is what it was.
     pub(crate) fn read(path: &Path) -> Result<Option<(TurnHead, Self, Option<String>)>, ContextError> {
         let Some((head, mut file)) = TurnHead::open(path)? else { return Ok(None) };
         let tokens = head.tokens(path, &mut file)?;
@@ -193,7 +193,8 @@ fn read_checked(
     Ok((content.len() == bytes && crc32c::crc32c(&content) == crc).then_some(content))
 }
 
-/// A second name of a file, in place of what has that name; a copy where the file system knows no second names.
+/// A second name of a file, in place of what has that name; a copy where the file system knows no second
+/// names.
 pub(crate) fn link(file: &Path, name: &Path) -> Result<(), ContextError> {
     let linked = || {
         let folder = name.parent().unwrap_or(Path::new("."));

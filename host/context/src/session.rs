@@ -98,8 +98,9 @@ impl Session {
         &self.store
     }
 
-    /// What was saved at the last turn's end, once; `None` for a new session. Its parts are empty where they were
-    /// damaged or given up: then [`notices`](Self::notices) says so, and the KV has to be computed again.
+    /// What was saved at the last turn's end, once; `None` for a new session. Its parts are empty where they
+    /// were damaged or given up: then [`notices`](Self::notices) says so, and the KV has to be computed
+    /// again.
     pub fn take_saved(&mut self) -> Option<SavedTurn> {
         self.saved.take()
     }
@@ -109,9 +110,9 @@ impl Session {
         &self.notices
     }
 
-    /// Saves the turn: the store's tokens and blocks, a note, and named parts, all or nothing. Returns when the disk has
-    /// them. With `as_prefix` other sessions may begin with this state, also when this one went on; an earlier one
-    /// isn't kept for that any longer.
+    /// Saves the turn: the store's tokens and blocks, a note, and named parts, all or nothing. Returns when
+    /// the disk has them. With `as_prefix` other sessions may begin with this state, also when this one went
+    /// on; an earlier one isn't kept for that any longer.
     ///
     /// # Errors
     /// When something can't be written, or a file of the session was deleted. What was saved before still is.

@@ -10,7 +10,7 @@
 //! | `.new-*` | unfinished files; of nobody when the session isn't locked |
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::ContextError;
@@ -50,7 +50,7 @@ pub(crate) struct Usage {
 impl SessionFolder {
     /// Makes the folder where there is none, locks it, and removes what an ended process left unfinished.
     pub(crate) fn lock(path: PathBuf) -> Result<Self, ContextError> {
-        fs::create_dir_all(&path).map_err(ContextError::write(&path))?;
+        make_private(&path)?;
         let lock_path = path.join(LOCK);
         let Some(lock) = FileLock::try_now(&lock_path).map_err(ContextError::write(&lock_path))? else {
             return Err(ContextError::InUse {
@@ -100,6 +100,12 @@ impl SessionFolder {
     pub(crate) fn block_files(&self) -> Result<Vec<PathBuf>, ContextError> {
         block_files(&self.path)
     }
+}
+
+/// Makes a folder that only its user may look into, where there is none: it holds what people say.
+pub(crate) fn make_private(path: &Path) -> Result<(), ContextError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(ContextError::write(path))
 }
 
 /// The files of blocks in a session's folder, those of others first.

@@ -7,11 +7,11 @@ use crate::collection::used_bytes;
 use crate::disk_budget::DiskBudget;
 use crate::file_lock::FileLock;
 use crate::saved_turn::TurnHead;
-use crate::session_folder::{REMOVED, SessionFolder, TURN};
+use crate::session_folder::{REMOVED, SessionFolder, TURN, make_private};
 use crate::{ContextError, ContextOptions, Session, shared_prefix};
 
-/// All sessions, in one folder. Any number of processes may work on it at once: whoever opens, removes or collects holds
-/// its lock for that time, and whoever has a session the session's.
+/// All sessions, in one folder. Any number of processes may work on it at once: whoever opens, removes or
+/// collects holds its lock for that time, and whoever has a session the session's.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     root: PathBuf,
@@ -32,13 +32,13 @@ impl Sessions {
         Self { root: root.into() }
     }
 
-    /// Opens a session, or makes it. `base` is the fingerprint of what computes the KV. A new one takes over what another
-    /// session has of the longest beginning of `prefix`, without copying it: a saved turn with all its KV, or else cold
-    /// blocks, which are there when the text is extended by their tokens.
+    /// Opens a session, or makes it. `base` is the fingerprint of what computes the KV. A new one takes over
+    /// what another session has of the longest beginning of `prefix`, without copying it: a saved turn with
+    /// all its KV, or else cold blocks, which are there when the text is extended by their tokens.
     ///
     /// # Errors
-    /// When the name is none, another process has the session, it was made by another base or with other options, its
-    /// saved turn is damaged, or the disk can't be written.
+    /// When the name is none, another process has the session, it was made by another base or with other
+    /// options, its saved turn is damaged, or the disk can't be written.
     pub fn open(
         &self,
         name: &str,
@@ -47,7 +47,7 @@ impl Sessions {
         prefix: &[u32],
     ) -> Result<Session, ContextError> {
         let path = self.folder(name)?;
-        fs::create_dir_all(&self.root).map_err(ContextError::write(&self.root))?;
+        make_private(&self.root)?;
         let _all = self.lock_all()?;
         let folder = SessionFolder::lock(path)?;
         if !folder.turn().exists() && !folder.own_blocks().exists() {

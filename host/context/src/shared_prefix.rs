@@ -1,7 +1,8 @@
 //! A new session begins with what another one has of its text.
 //!
-//! Files of blocks are only added to and saved turns never written to, so a second name of a file (a hard link) is a
-//! share in it. The file system counts these references, over crashes too: the bytes go with the last name.
+//! Files of blocks are only added to and saved turns never written to, so a second name of a file (a hard
+//! link) is a share in it. The file system counts these references, over crashes too: the bytes go with the
+//! last name.
 
 use std::fs;
 use std::path::{Path, PathBuf};

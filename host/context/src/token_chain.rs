@@ -17,8 +17,8 @@ impl Identity {
     }
 }
 
-/// The hash over the identity and the tokens of a block and of all blocks before it. With stream and layer it is the
-/// key of a block: equal keys, equal KV.
+/// The hash over the identity and the tokens of a block and of all blocks before it. With stream and layer it
+/// is the key of a block: equal keys, equal KV.
 pub(crate) type ChainHash = [u8; 32];
 
 /// A text that grows and is cut, with the chain of its whole blocks.

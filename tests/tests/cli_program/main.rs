@@ -12,3 +12,4 @@ mod place;
 mod program;
 mod refusals;
 mod running_host;
+mod sessions;

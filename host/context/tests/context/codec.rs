@@ -68,8 +68,8 @@ fn errors_and_bytes_a_token_by_bits() {
         errors.push((keys_error, values_error));
     }
     assert_eq!(errors[0], (0.0, 0.0));
-    // A normal group of 64 spans about 4.7 deviations: steps of 1 / 54, 1 / 3.2 and 1.6 deviations, each with an error
-    // of a step over the root of 12.
+    // A normal group of 64 spans about 4.7 deviations: steps of 1 / 54, 1 / 3.2 and 1.6 deviations, each with
+    // an error of a step over the root of 12.
     for ((_, values), bound) in errors[1..].iter().zip([0.007, 0.11, 0.55]) {
         assert!(*values < bound, "{values} {bound}");
     }
@@ -188,8 +188,10 @@ proptest! {
             let (keys_out, values_out) = round_trip(width, shape, &keys, &values);
             let (exact, found) = (floats(&keys), floats(&keys_out));
             for channel in 0..shape.width() {
-                let of_channel = |all: &[f32]| all.iter().skip(channel).step_by(shape.width()).copied().collect();
-                let (group, found): (Vec<f32>, Vec<f32>) = (of_channel(&exact), of_channel(&found));
+                let of_channel = |all: &[f32]| -> Vec<f32> {
+                    all.iter().skip(channel).step_by(shape.width()).copied().collect()
+                };
+                let (group, found) = (of_channel(&exact), of_channel(&found));
                 let bound = largest_error(&group, width);
                 for (exact, found) in group.iter().zip(found) {
                     prop_assert!((exact - found).abs() <= bound, "{exact} {found} {bound}");

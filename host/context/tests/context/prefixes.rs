@@ -129,7 +129,8 @@ fn a_reader_that_lost_the_end_of_its_file_takes_nothing_from_others() {
     let sessions = Sessions::new(root.path());
     drop(reader(&sessions));
     drop(open(&sessions, "second", &DOCUMENT));
-    // A record that was begun when the machine stopped: behind it the reader may write, but not in the common file.
+    // A record that was begun when the machine stopped: behind it the reader may write, but not in the common
+    // file.
     let common = root.path().join("reader/cold.mbkv");
     let mut bytes = fs::read(&common).unwrap();
     bytes.extend_from_slice(b"MBRC, and then the power failed");

@@ -1,5 +1,5 @@
-//! Random texts that grow, are cut, saved, closed, taken up by others and collected, held against the texts themselves:
-//! a block is decided by its tokens, so a reference that keeps every token knows every block.
+//! Random texts that grow, are cut, saved, closed, taken up by others and collected, held against the texts
+//! themselves: a block is decided by its tokens, so a reference that keeps every token knows every block.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,7 @@
 //! Sessions that end and go on.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use modularbase_context::{ContextError, ContextOptions, KvBits, SavedTurn, SessionState, Sessions};
 use tempfile::tempdir;
@@ -85,6 +86,10 @@ fn only_names_that_are_one_folder_are_taken() {
     assert!(matches!(sessions.remove("absent"), Err(ContextError::NoSession { .. })));
     assert!(matches!(sessions.show("absent", true), Err(ContextError::NoSession { .. })));
     sessions.open("a-B_9.z", "base", &small_options(), &[]).unwrap();
+    for folder in ["not/there/yet", "not/there/yet/a-B_9.z"] {
+        let mode = fs::metadata(root.path().join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "what people say is theirs");
+    }
 }
 
 #[test]
