@@ -83,8 +83,9 @@ impl ColdStore {
     /// computes the KV.
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// When the options can't be, or no file can be made there.
     pub fn temporary(folder: &Path, base: &str, options: &ContextOptions) -> Result<Self, ContextError> {
+        options.check()?;
         let identity = Identity::new(base, options);
         let file = BlockFile::unnamed(folder, &identity)?;
         let chain = TokenChain::new(identity, options.block_tokens);
@@ -201,8 +202,8 @@ impl ColdStore {
             return Err(ContextError::NotWhole { index: id.index, end, tokens: state.chain.tokens().len() });
         };
         let record = Arc::new(record(id, chain, content, summary, payload));
-        let own = state.queue.end() + state.queue.bytes();
-        state.budget.make_room(own, record.len() as u64)?;
+        let (written, waiting) = (state.queue.end(), state.queue.bytes());
+        state.budget.make_room(written, waiting + record.len() as u64)?;
         let key = state.index.set(id, Slot::Waiting(Arc::clone(&record)));
         state.queue.push(key, record);
         self.shared.to_write.notify_one();

@@ -80,7 +80,7 @@ pub(crate) fn used_bytes(root: &Path) -> Result<u64, ContextError> {
 }
 
 /// Finishes removals that a process began and did not end.
-fn remove_the_removed(root: &Path) -> Result<(), ContextError> {
+pub(crate) fn remove_the_removed(root: &Path) -> Result<(), ContextError> {
     for entry in fs::read_dir(root).map_err(ContextError::read(root))?.filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with(REMOVED) {
             fs::remove_dir_all(entry.path()).map_err(ContextError::write(&entry.path()))?;

@@ -21,15 +21,15 @@ impl DiskBudget {
         Self { limit, elsewhere, sessions: Some(sessions) }
     }
 
-    /// Room for `more` bytes beside the `own` that are taken.
-    pub(crate) fn make_room(&mut self, own: u64, more: u64) -> Result<(), ContextError> {
-        if own + more + self.elsewhere > self.limit
+    /// Room for `more` bytes behind the `written` ones of this file.
+    pub(crate) fn make_room(&mut self, written: u64, more: u64) -> Result<(), ContextError> {
+        if written + more + self.elsewhere > self.limit
             && let Some(sessions) = &self.sessions
         {
             let used = sessions.collect(self.limit.saturating_sub(more))?.used_bytes;
-            self.elsewhere = used.saturating_sub(own);
+            self.elsewhere = used.saturating_sub(written);
         }
-        let used = own + self.elsewhere;
+        let used = written + self.elsewhere;
         if used + more > self.limit {
             Err(ContextError::OverBudget { used, limit: self.limit })
         } else {

@@ -61,6 +61,12 @@ pub enum ContextError {
         /// Tokens of the text.
         tokens: usize,
     },
+    /// Options with which no text can be kept.
+    #[error("the context's options can't be: {problem}")]
+    Options {
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A name that no session can have.
     #[error(
         "`{name}` is no name of a session: use up to 64 letters, digits, `-`, `_` and `.`, not `.` first"

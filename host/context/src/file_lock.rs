@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 #[derive(Debug)]
 pub(crate) struct FileLock(File);
@@ -14,7 +14,7 @@ impl FileLock {
     /// Waits for the lock on the file, which is made where there is none.
     pub(crate) fn wait(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+        retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
         Ok(Self(file))
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::KvBits;
+use crate::{ContextError, KvBits};
 
 /// How a context is kept. The first five decide which KV a text has, so a session keeps them as it began; the
 /// byte limits may change whenever it is opened.
@@ -38,6 +38,23 @@ impl Default for ContextOptions {
             retrieved_blocks: 8,
             ram_bytes: default_ram_bytes(),
             disk_bytes: default_disk_bytes(),
+        }
+    }
+}
+
+impl ContextOptions {
+    /// Refuses options with which no text can be kept.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn check(&self) -> Result<(), ContextError> {
+        let refused = |problem| Err(ContextError::Options { problem });
+        match self {
+            Self { block_tokens: 0, .. } => refused("a block has at least one token"),
+            Self { sinks, hot_tokens, .. } if sinks > hot_tokens => {
+                refused("sinks are part of the hot tokens")
+            }
+            _ => Ok(()),
         }
     }
 }

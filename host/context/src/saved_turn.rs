@@ -154,8 +154,9 @@ impl TurnHead {
         if crc32c::crc32c(&head) != word(12) {
             return Err(damaged("has a damaged head"));
         }
-        let head = serde_json::from_slice(&head)
-            .map_err(|error| damaged(&format!("has a strange head: {error}")))?;
+        let strange = |error: String| damaged(&format!("has a strange head: {error}"));
+        let head: Self = serde_json::from_slice(&head).map_err(|error| strange(error.to_string()))?;
+        head.options.check().map_err(|error| strange(error.to_string()))?;
         Ok(Some((head, file)))
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::collection::used_bytes;
+use crate::collection::{remove_the_removed, used_bytes};
 use crate::disk_budget::DiskBudget;
 use crate::file_lock::FileLock;
 use crate::saved_turn::TurnHead;
@@ -37,7 +37,7 @@ impl Sessions {
     /// all its KV, or else cold blocks, which are there when the text is extended by their tokens.
     ///
     /// # Errors
-    /// When the name is none, another process has the session, it was made by another base or with other
+    /// When name or options can't be, another process has the session, it was made by another base or with other
     /// options, its saved turn is damaged, or the disk can't be written.
     pub fn open(
         &self,
@@ -46,6 +46,7 @@ impl Sessions {
         options: &ContextOptions,
         prefix: &[u32],
     ) -> Result<Session, ContextError> {
+        options.check()?;
         let path = self.folder(name)?;
         make_private(&self.root)?;
         let _all = self.lock_all()?;
@@ -76,6 +77,7 @@ impl Sessions {
         let path = self.existing(name)?;
         let _all = self.lock_all()?;
         let _folder = SessionFolder::lock(path.clone())?;
+        remove_the_removed(&self.root)?;
         // At one stroke: half a session must not be left where this process ends.
         let removed = self.root.join(format!("{REMOVED}{name}"));
         fs::rename(&path, &removed).map_err(ContextError::write(&path))?;

@@ -73,6 +73,17 @@ fn only_whole_blocks_of_the_text_are_taken() {
 }
 
 #[test]
+fn options_that_cannot_be_are_refused_before_anything_is_made() {
+    for options in [
+        ContextOptions { block_tokens: 0, ..options() },
+        ContextOptions { sinks: 9, hot_tokens: 8, ..options() },
+    ] {
+        let refused = ColdStore::temporary(&std::env::temp_dir(), "base", &options);
+        assert!(matches!(refused, Err(ContextError::Options { .. })), "{options}");
+    }
+}
+
+#[test]
 fn a_text_is_as_long_as_its_shortest_layer() {
     let store = store(&options());
     store.extend(&[1; 64 * 4]);

@@ -141,6 +141,10 @@ fn what_ended_processes_left_unfinished_goes() {
     fs::write(root.path().join("text/.new-turn"), b"half a turn").unwrap();
     fs::create_dir(root.path().join(".removed-old")).unwrap();
     fs::write(root.path().join(".removed-old/cold.mbkv"), b"x").unwrap();
+    let gone = sessions.open("old", "base", &small_options(), &[]).unwrap();
+    drop(gone);
+    sessions.remove("old").unwrap();
+    fs::create_dir(root.path().join(".removed-old")).unwrap();
     // A session that never saved a turn, in the middle of its first.
     let unsaved = sessions.open("unsaved", "base", &small_options(), &[]).unwrap();
     read(unsaved.store(), &[1; 40]);
