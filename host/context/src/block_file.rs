@@ -170,14 +170,10 @@ impl BlockFile {
         format!("`{}` at byte {offset}: {fault}", self.path.display())
     }
 
-    /// Writes a record at `end`; where that fails the file ends there, as before.
+    /// Writes a record at `end`. What a failure leaves there is no whole record: the next one is written over
+    /// it, or it is cut off when the file is opened.
     pub(crate) fn add(&self, record: &[u8], end: u64) -> Result<(), ContextError> {
-        self.file.write_all_at(record, end).map_err(|error| {
-            // What stays behind `end` is no whole record, so it is cut off when the file is opened, if not
-            // now.
-            self.file.set_len(end).ok();
-            ContextError::write(&self.path)(error)
-        })
+        self.file.write_all_at(record, end).map_err(ContextError::write(&self.path))
     }
 
     /// Cuts off what is behind `end`.

@@ -50,7 +50,7 @@ pub fn floats(bits: &[u16]) -> Vec<f32> {
 pub const SMALL: KvShape = KvShape { kv_heads: 1, head_dim: 4, block_tokens: 4 };
 
 pub fn small_options() -> ContextOptions {
-    ContextOptions { block_tokens: SMALL.block_tokens, ram_bytes: 200, ..ContextOptions::default() }
+    ContextOptions { block_tokens: SMALL.block_tokens, ram_bytes: 600, ..ContextOptions::default() }
 }
 
 pub const STREAMS: [&str; 2] = ["understanding", "expert:9f"];
