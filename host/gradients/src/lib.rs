@@ -16,6 +16,7 @@ mod cross_entropy;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod distillation;
 mod elementwise;
 mod embedding;
 mod host_values;
@@ -26,9 +27,11 @@ mod product;
 mod recorded;
 mod rms_norm;
 mod rope;
+mod row_divergences;
 mod row_losses;
 mod softmax;
 mod straight_through;
+mod through_head;
 
 pub use activations::{gelu, silu, silu_mul};
 pub use adamw::{AdamW, AdamWConfig, Parameter, accumulate};
@@ -36,6 +39,7 @@ pub use attention::attention;
 pub use backward::{backward, is_recorded};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use device::prepare_device;
+pub use distillation::distillation;
 pub use elementwise::{add, cast, columns, concat, mul, rows, scale};
 pub use embedding::embedding;
 pub use layer_norm::layer_norm;

@@ -35,7 +35,7 @@ pub struct TrainConfig {
 }
 
 /// `[data]`: files of documents. Relative paths are relative to the configuration file.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Text of the domain.
@@ -48,6 +48,10 @@ pub struct DataConfig {
     pub general: Vec<PathBuf>,
     /// Share of rows from `general`, 0 to 1.
     pub general_share: f64,
+    /// What is asked of rows from `general`.
+    pub general_loss: GeneralLoss,
+    /// The loss of rows from `general` counts this many times.
+    pub general_weight: f64,
     /// Documents of these sources are left out of `general`, such as those held back for evaluation.
     pub general_without: Vec<String>,
     /// How documents are written; found out from the first one where nothing is said.
@@ -55,6 +59,18 @@ pub struct DataConfig {
     pub format: Option<Format>,
     /// Whether only answers of conversations count for the loss.
     pub answers_only: bool,
+}
+
+/// What is asked of general text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GeneralLoss {
+    /// As of the domain's: its next token.
+    #[default]
+    Text,
+    /// That the model says of the next token what the base says (distillation, Hinton et al. 2015): the divergence of
+    /// its distribution from the base's. It learns nothing from general text, and forgets nothing on it.
+    Distillation,
 }
 
 /// `[batch]`.
@@ -148,6 +164,23 @@ impl Default for TrainConfig {
             quantization: QuantizationConfig::default(),
             evaluation: EvaluationConfig::default(),
             checkpoints: CheckpointConfig::default(),
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            train: Vec::new(),
+            validation: Vec::new(),
+            general_validation: Vec::new(),
+            general: Vec::new(),
+            general_share: 0.0,
+            general_loss: GeneralLoss::default(),
+            general_weight: 1.0,
+            general_without: Vec::new(),
+            format: None,
+            answers_only: false,
         }
     }
 }
@@ -290,9 +323,11 @@ impl TrainConfig {
                 return Err(TrainError::config(key, format!("must be at least 0 and below 1, found {beta}")));
             }
         }
-        for (key, value) in
-            [("optimizer.weight_decay", optimizer.weight_decay), ("optimizer.clip", optimizer.clip)]
-        {
+        for (key, value) in [
+            ("data.general_weight", self.data.general_weight),
+            ("optimizer.weight_decay", optimizer.weight_decay),
+            ("optimizer.clip", optimizer.clip),
+        ] {
             if !value.is_finite() || value < 0.0 {
                 return Err(TrainError::config(key, format!("must be at least 0, found {value}")));
             }

@@ -38,8 +38,8 @@ mod training_text;
 pub use checkpoint::{Best, Checkpoint, CheckpointFolder, RunState};
 pub use compute::{Batch, Compute};
 pub use config::{
-    BatchConfig, CheckpointConfig, DataConfig, EvaluationConfig, OptimizerConfig, QuantizationConfig,
-    ScheduleKind, TrainConfig,
+    BatchConfig, CheckpointConfig, DataConfig, EvaluationConfig, GeneralLoss, OptimizerConfig,
+    QuantizationConfig, ScheduleKind, TrainConfig,
 };
 pub use data_card::{DataCard, TextRole};
 pub use encoder::BaseEncoder;

@@ -5,15 +5,20 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use modularbase_gradients as gradients;
 
-use crate::{Batch, Compute, Parameters, Quantizer, TextBatch, TrainError, WeightValues};
+use crate::{Batch, Compute, Parameters, Quantizer, TextBatch, TrainError, TrainingBase, WeightValues};
 
 /// A model whose loss on the next token can be computed and led back to its parameters.
 pub trait TrainedModel {
     /// What is trained.
     fn parameters(&self) -> &Parameters;
 
+    /// The base that it starts from, as it is.
+    fn base(&self) -> &TrainingBase;
+
     /// Where it computes.
-    fn compute(&self) -> &Compute;
+    fn compute(&self) -> &Compute {
+        self.base().compute()
+    }
 
     /// The weights of a step. With `quantizer` the forward pass sees quantized values where the model ships them so.
     ///
@@ -62,6 +67,20 @@ pub(crate) fn loss_sum(
     let hidden = model.hidden(&text.ids, text.batch, weights)?;
     let head = model.head(weights);
     Ok(gradients::cross_entropy(&hidden, &head, &text.targets, &text.mask, HEAD_ROWS)?)
+}
+
+/// How far the model is from the base on these tokens, summed, nats, as a scalar that gradients start from: the
+/// divergence of what it says of the token behind each that counts from what the base says.
+pub(crate) fn divergence_sum(
+    model: &dyn TrainedModel,
+    text: &TextBatch,
+    weights: &WeightValues,
+) -> Result<Tensor, TrainError> {
+    let base = model.base();
+    let teacher = base.alone(&text.ids, text.batch)?;
+    let hidden = model.hidden(&text.ids, text.batch, weights)?;
+    let head = model.head(weights);
+    Ok(gradients::distillation(&hidden, &head, &teacher, base.head(), &text.mask, HEAD_ROWS)?)
 }
 
 /// The loss of each row, nats, `[rows]`, without gradients; 0 where the target does not count.

@@ -9,7 +9,7 @@ use modularbase_gradients as gradients;
 use modularbase_graph::{CheckedGraph, Init};
 
 use crate::{
-    Batch, Compute, Network, NetworkInput, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase,
+    Batch, Network, NetworkInput, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase,
     WeightValues, initial_values,
 };
 
@@ -57,11 +57,6 @@ impl PackModel {
         Ok(Self { base, network, parameters, sources, origins })
     }
 
-    /// The base around it.
-    pub fn base(&self) -> &Arc<TrainingBase> {
-        &self.base
-    }
-
     /// The base's tensor that the parameter `name` starts from.
     pub fn source(&self, name: &str) -> Option<&str> {
         self.sources.get(name).map(String::as_str)
@@ -105,8 +100,8 @@ impl TrainedModel for PackModel {
         &self.parameters
     }
 
-    fn compute(&self) -> &Compute {
-        self.base.compute()
+    fn base(&self) -> &TrainingBase {
+        &self.base
     }
 
     fn weights(&self, quantizer: Option<&Quantizer>) -> Result<WeightValues, TrainError> {

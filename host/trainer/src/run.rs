@@ -11,10 +11,10 @@ use modularbase_corpus::Row;
 use modularbase_gradients::{self as gradients, AdamW, AdamWConfig, Parameter, accumulate};
 
 use crate::checkpoint::digest;
-use crate::model::{loss_sum, row_losses};
+use crate::model::{divergence_sum, loss_sum, row_losses};
 use crate::run_folder::{LookMetric, Metric, RunFolder, StepMetric, checkpoints_of};
 use crate::{
-    Best, Checkpoint, CheckpointFolder, Quantizer, RunState, TextBatch, TrainConfig, TrainError,
+    Best, Checkpoint, CheckpointFolder, GeneralLoss, Quantizer, RunState, TextBatch, TrainConfig, TrainError,
     TrainedModel, TrainingText, ValidationText, WeightValues, learning_rate,
 };
 
@@ -175,16 +175,11 @@ impl<'a> Run<'a> {
         let counted: usize = rows.iter().map(|row| row.counts.iter().filter(|counts| **counts).count()).sum();
         let weights = self.model.weights(self.quantizer.as_ref())?;
         let mut total = None;
-        let mut loss = 0.0;
+        let mut losses = Losses::default();
         for part in rows.chunks(self.config.rows_at_once()) {
-            let part = TextBatch::of_rows(part, &self.model.compute().device)?;
-            loss +=
-                self.accumulate(&part, &weights, counted.max(1), &mut total).map_err(|error| match error
-                    .is_out_of_memory()
-                {
-                    true => self.out_of_memory(part.batch.sequences, &weights),
-                    false => error,
-                })?;
+            self.accumulate(part, &weights, counted.max(1), &mut total, &mut losses).map_err(|error| {
+                if error.is_out_of_memory() { self.out_of_memory(part.len(), &weights) } else { error }
+            })?;
         }
         let rate = learning_rate(&self.config.optimizer, step, self.config.steps);
         let clip = Some(self.config.optimizer.clip).filter(|clip| *clip > 0.0);
@@ -199,7 +194,8 @@ impl<'a> Run<'a> {
         self.state.seconds += seconds;
         let metric = StepMetric {
             step: self.state.step,
-            loss,
+            loss: losses.text.mean().unwrap_or_default(),
+            divergence: losses.divergence.mean(),
             gradient_norm: f64::from(norm),
             learning_rate: rate,
             tokens_per_second: counted as f64 / seconds.max(1e-9),
@@ -210,28 +206,42 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Adds the gradients of one part of a step's rows; gives its part of the loss, nats a token of the whole step.
+    /// Adds the gradients of one part of a step's rows, which has `counted` tokens in all, and its losses.
     fn accumulate(
         &self,
-        part: &TextBatch,
+        part: &[Row],
         weights: &WeightValues,
         counted: usize,
         total: &mut Option<GradStore>,
-    ) -> Result<f64, TrainError> {
-        let loss = gradients::scale(&loss_sum(self.model, part, weights)?, 1.0 / counted as f32)?;
-        let value = loss.to_scalar::<f32>()?;
-        if !value.is_finite() {
-            let place = self.model.first_not_finite(&part.ids, part.batch, weights)?;
-            return Err(
-                self.not_finite(&place.map_or("the loss".to_owned(), |node| format!("`{node}`")), value)?
-            );
+        losses: &mut Losses,
+    ) -> Result<(), TrainError> {
+        let data = &self.config.data;
+        let apart = data.general_loss == GeneralLoss::Distillation || data.general_weight != 1.0;
+        let is_general = |row: &&Row| apart && row.source >= self.text.general_from;
+        let (general, own): (Vec<&Row>, Vec<&Row>) = part.iter().partition(is_general);
+        let groups = [(own, GeneralLoss::Text, 1.0), (general, data.general_loss, data.general_weight)];
+        for (rows, kind, weight) in groups.into_iter().filter(|(rows, _, _)| !rows.is_empty()) {
+            let text = TextBatch::of_rows(&rows, &self.model.compute().device)?;
+            let (sum, losses) = match kind {
+                GeneralLoss::Text => (loss_sum(self.model, &text, weights)?, &mut losses.text),
+                GeneralLoss::Distillation => {
+                    (divergence_sum(self.model, &text, weights)?, &mut losses.divergence)
+                }
+            };
+            let value = sum.to_scalar::<f32>()?;
+            if !value.is_finite() {
+                let place = self.model.first_not_finite(&text.ids, text.batch, weights)?;
+                let place = place.map_or("the loss".to_owned(), |node| format!("`{node}`"));
+                return Err(self.not_finite(&place, value)?);
+            }
+            losses.add(f64::from(value), text.counted);
+            let more = gradients::backward(&gradients::scale(&sum, (weight / counted as f64) as f32)?)?;
+            match total {
+                Some(total) => accumulate(total, more)?,
+                None => *total = Some(more),
+            }
         }
-        let more = gradients::backward(&loss)?;
-        match total {
-            Some(total) => accumulate(total, more)?,
-            None => *total = Some(more),
-        }
-        Ok(f64::from(value))
+        Ok(())
     }
 
     fn not_finite(&self, place: &str, value: f32) -> Result<TrainError, TrainError> {
@@ -257,8 +267,7 @@ impl<'a> Run<'a> {
             .filter(|fewer| self.config.batch.rows.is_multiple_of(*fewer))
             .find(|fewer| {
                 let rows: Vec<Row> = (0..*fewer as u64).map(|row| self.text.rows.row(row)).collect();
-                let part = TextBatch::of_rows(&rows, &self.model.compute().device);
-                part.and_then(|part| self.accumulate(&part, weights, 1, &mut None)).is_ok()
+                self.accumulate(&rows, weights, 1, &mut None, &mut Losses::default()).is_ok()
             });
         let advice = match fitting {
             Some(rows) => {
@@ -341,6 +350,33 @@ impl<'a> Run<'a> {
             .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.copy()?)))
             .collect::<Result<HashMap<String, Tensor>, TrainError>>()?;
         Ok(Checkpoint { state: self.state.clone(), weights: self.model.parameters().values()?, moments })
+    }
+}
+
+/// What the rows of a step lost, by what was asked of them.
+#[derive(Default)]
+struct Losses {
+    /// Their next token.
+    text: Sum,
+    /// To stay at the base.
+    divergence: Sum,
+}
+
+#[derive(Default)]
+struct Sum {
+    nats: f64,
+    tokens: usize,
+}
+
+impl Sum {
+    fn add(&mut self, nats: f64, tokens: usize) {
+        self.nats += nats;
+        self.tokens += tokens;
+    }
+
+    /// Nats a token; `None` without tokens.
+    fn mean(&self) -> Option<f64> {
+        (self.tokens > 0).then(|| self.nats / self.tokens as f64)
     }
 }
 

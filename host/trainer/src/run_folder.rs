@@ -27,8 +27,11 @@ pub enum Metric {
 pub struct StepMetric {
     /// Steps taken, this one included.
     pub step: u64,
-    /// Nats a token before the step.
+    /// Nats a token before the step, of the rows that learn their next token.
     pub loss: f64,
+    /// Nats a token from the base before the step, of the rows that are to stay at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
     /// Its learning rate.
@@ -102,12 +105,16 @@ impl RunFolder {
         let file = self.path.join(METRICS);
         self.metrics.write_all(line(metric).as_bytes()).map_err(TrainError::file("write", file))?;
         let values = match metric {
-            Metric::Step(step) => vec![
-                ("train/loss", step.loss),
-                ("train/gradient_norm", step.gradient_norm),
-                ("train/learning_rate", step.learning_rate),
-                ("train/tokens_per_second", step.tokens_per_second),
-            ],
+            Metric::Step(step) => {
+                let divergence = step.divergence.map(|divergence| ("train/divergence", divergence));
+                let always = [
+                    ("train/loss", step.loss),
+                    ("train/gradient_norm", step.gradient_norm),
+                    ("train/learning_rate", step.learning_rate),
+                    ("train/tokens_per_second", step.tokens_per_second),
+                ];
+                always.into_iter().chain(divergence).collect::<Vec<_>>()
+            }
             Metric::Look(look) => {
                 let general = look.general_loss.map(|loss| ("validation/general_loss", loss));
                 std::iter::once(("validation/loss", look.loss)).chain(general).collect()

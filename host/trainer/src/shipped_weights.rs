@@ -8,7 +8,7 @@ use manifests::Dtype;
 use modularbase_deltas::{DeltaFormat, Levels};
 use modularbase_loader::{NewWeight, write_weights};
 
-use crate::{PackModel, Quantizer, TrainError, run::deltas};
+use crate::{PackModel, Quantizer, TrainError, TrainedModel, run::deltas};
 
 /// Block formats have rows of whole blocks of this many values.
 const BLOCK: usize = 32;
@@ -21,8 +21,8 @@ pub struct ShippedWeights {
 }
 
 impl ShippedWeights {
-    /// Encodes master weights, matrices that start from the base's at `strength` of their way from it: as deltas what the base has a tensor for, else `q8_0`; vectors are f16. Without a
-    /// format everything is bf16. `quantizer` brings the levels that training saw; without one they are fitted now.
+    /// Encodes master weights, matrices that start from the base's at `strength` of their way from it: as deltas what the
+    /// base has a tensor for, else `q8_0`; vectors are f16. Without a format everything is bf16. `quantizer` brings the levels that training saw; without one they are fitted now.
     ///
     /// # Errors
     /// Values that are not finite.

@@ -28,7 +28,7 @@ impl TextBatch {
     ///
     /// # Errors
     /// The device has no room.
-    pub fn of_rows(rows: &[Row], device: &Device) -> Result<Self, TrainError> {
+    pub fn of_rows(rows: &[&Row], device: &Device) -> Result<Self, TrainError> {
         let parts: Vec<Parts<'_>> =
             rows.iter().map(|row| (row.inputs(), row.targets(), row.counts.as_slice())).collect();
         Self::of_parts(&parts, device)

@@ -1,5 +1,7 @@
 //! A base as training sees it: its layers on both sides of the slot, frozen.
 
+use std::sync::OnceLock;
+
 use candle_core::{DType, Tensor};
 use modularbase_core::BaseFile;
 use modularbase_graph::{Init, WeightSpec};
@@ -15,6 +17,8 @@ pub struct TrainingBase {
     understanding: Network,
     fusion: Network,
     weights: WeightValues,
+    /// Its own layers in the slot with their weights, from the first time that they are asked for.
+    own_slot: OnceLock<(Network, WeightValues)>,
 }
 
 impl TrainingBase {
@@ -34,7 +38,8 @@ impl TrainingBase {
             Network::of_abi(&base_graphs::understanding(&shape, slot.start), compute.clone())?;
         let fusion =
             Network::of_abi(&base_graphs::layers(&shape, slot.end..shape.num_layers), compute.clone())?;
-        let mut base = Self { file, slot, compute, understanding, fusion, weights: WeightValues::new() };
+        let (weights, own_slot) = (WeightValues::new(), OnceLock::new());
+        let mut base = Self { file, slot, compute, understanding, fusion, weights, own_slot };
         let head = [base_weights::OUTPUT_NORM, base_weights::OUTPUT].map(str::to_owned);
         let around = base.understanding.weights().chain(base.fusion.weights());
         let names: Vec<String> = around.map(|(name, _)| name.to_owned()).chain(head).collect();
@@ -113,6 +118,31 @@ impl TrainingBase {
         let hidden = self.fusion.forward(NetworkInput::Hidden(hidden), batch, &self.weights)?;
         let gain = &self.weights[base_weights::OUTPUT_NORM];
         Ok(modularbase_gradients::rms_norm(&hidden, gain, self.shape().rms_norm_eps as f32)?)
+    }
+
+    /// The normed hidden states that the head reads, `[rows, hidden]`, of the base alone, without gradients.
+    ///
+    /// # Errors
+    /// The device fails or has no room for the layers in the slot.
+    pub fn alone(&self, ids: &Tensor, batch: Batch) -> Result<Tensor, TrainError> {
+        let (layers, weights) = match self.own_slot.get() {
+            Some(own) => own,
+            None => {
+                let own = self.load_own_slot()?;
+                self.own_slot.get_or_init(|| own)
+            }
+        };
+        let hidden = layers.forward(NetworkInput::Hidden(&self.before_slot(ids, batch)?), batch, weights)?;
+        Ok(self.behind_slot(&hidden, batch)?.detach())
+    }
+
+    fn load_own_slot(&self) -> Result<(Network, WeightValues), TrainError> {
+        let graph = base_graphs::layers(self.shape(), self.slot.start..self.slot.end);
+        let layers = Network::of_abi(&graph, self.compute.clone())?;
+        let names = layers.weights().map(|(name, _)| name.to_owned());
+        let weights = names.map(|name| Ok((name.clone(), self.frozen(&name)?)));
+        let weights = weights.collect::<Result<WeightValues, TrainError>>()?;
+        Ok((layers, weights))
     }
 
     /// The LM head `[vocab, hidden]`, frozen.

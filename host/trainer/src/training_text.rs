@@ -77,6 +77,8 @@ impl ValidationText {
 pub struct TrainingText {
     /// What is trained on.
     pub rows: MixedRows,
+    /// The sources of `rows` from here on are general text.
+    pub general_from: usize,
     /// Text of the domain to look at.
     pub validation: ValidationText,
     /// General text to look at.
@@ -96,7 +98,7 @@ impl TrainingText {
             return Err(TrainError::config("data.train", "names no text to train on"));
         }
         let mut hashed = Vec::new();
-        let mut sources = Vec::new();
+        let (mut sources, mut general_from) = (Vec::new(), 0);
         let lists = [(&data.train, 1.0 - data.general_share), (&data.general, data.general_share)];
         for (index, (files, share)) in lists.into_iter().enumerate().filter(|(_, (_, share))| *share > 0.0) {
             let mut corpora = Vec::new();
@@ -115,6 +117,9 @@ impl TrainingText {
                 let rows = PackedRows::new(corpus.into(), config.batch.length, config.seed, loss_on(config))?;
                 sources.push((rows, part));
             }
+            if index == 0 {
+                general_from = sources.len();
+            }
         }
         let look = |files: &[PathBuf]| {
             ValidationText::open(files, config.batch.length, config.evaluation.tokens, source, config)
@@ -122,6 +127,7 @@ impl TrainingText {
         let hashed: Vec<&[u8]> = hashed.iter().map(|digest| digest.as_bytes()).collect();
         Ok(Self {
             rows: MixedRows::new(sources, config.seed)?,
+            general_from,
             validation: look(&data.validation)?,
             general: look(&data.general_validation)?,
             fingerprint: digest(&hashed),

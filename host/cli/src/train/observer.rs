@@ -47,8 +47,9 @@ impl RunObserver for ProgressLine {
             false => 0.0,
         };
         let text = format!(
-            "loss {:.4}, {} tokens/s, {} left{}",
+            "loss {:.4}{}, {} tokens/s, {} left{}",
             step.loss,
+            step.divergence.map(|nats| format!(", {nats:.4} from the base")).unwrap_or_default(),
             self.rate.round(),
             duration(left),
             resident_memory()

@@ -184,6 +184,12 @@ impl Table<'_> {
             self.check(&format!("cross_entropy {shape}"), &inputs, &extra, &[1], &|x, extra| {
                 g::cross_entropy(&x[0], &x[1], &extra[0], &extra[1], chunk)
             })?;
+            let taught =
+                [extra[1].clone(), n.tensor(&[rows, width], 0.5)?, n.tensor(&[vocabulary, width], 0.5)?];
+            self.check(&format!("distillation {shape}"), &inputs, &taught, &[1], &|x, extra| {
+                let teacher = extra[1].to_dtype(x[0].dtype())?;
+                g::distillation(&x[0], &x[1], &teacher, &extra[2], &extra[0], chunk)
+            })?;
             let found = |device: &Device, dtype| -> Result<Tensor> {
                 let at = |x: &Tensor| x.to_device(device)?.to_dtype(dtype);
                 let targets = extra[0].to_device(device)?;

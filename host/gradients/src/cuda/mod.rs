@@ -13,6 +13,7 @@ pub(crate) mod norm_weights;
 pub(crate) mod product;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
+pub(crate) mod row_divergences;
 pub(crate) mod row_losses;
 pub(crate) mod softmax;
 

@@ -1,9 +1,9 @@
 //! Values and gradients against the same thing composed of candle's own differentiable operators, at larger sizes.
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use modularbase_gradients as g;
 
-use crate::support::{Numbers, Operator, difference, with_gradients};
+use crate::support::{Numbers, Operator, difference, values, with_gradients};
 
 fn check(name: &str, inputs: &[Tensor], seed: u64, ours: Operator, stock: Operator) {
     let (output, gradients) = with_gradients(ours, inputs, seed);
@@ -127,6 +127,44 @@ fn linear_and_embedding() {
 }
 
 #[test]
+fn distillation_with_masked_rows() {
+    let (rows, width, vocabulary) = (23, 12, 77);
+    let mut numbers = Numbers::new(6);
+    let inputs = [numbers.tensor(&[rows, width]), numbers.tensor(&[vocabulary, width])];
+    let (teacher, teacher_head) = (numbers.tensor(&[rows, width]), numbers.tensor(&[vocabulary, width]));
+    let weights: Vec<f32> = (0..rows).map(|row| if row % 3 == 0 { 0.0 } else { 0.5 }).collect();
+    let weights = Tensor::from_vec(weights, rows, &Device::Cpu).unwrap();
+    for chunk in [1, 5, 23, 64] {
+        check(
+            "distillation",
+            &inputs,
+            2,
+            &|x| g::distillation(&x[0], &x[1], &teacher, &teacher_head, &weights, chunk),
+            &|x| {
+                let log_q = candle_nn::ops::log_softmax(&x[0].matmul(&x[1].t()?)?, 1)?;
+                let log_p = candle_nn::ops::log_softmax(&teacher.matmul(&teacher_head.t()?)?, 1)?;
+                let divergences = (log_p.exp()? * (log_p - log_q)?)?.sum(1)?;
+                (divergences * &weights)?.sum_all()
+            },
+        );
+    }
+}
+
+#[test]
+fn a_teacher_that_says_the_same_pulls_nowhere() {
+    let mut numbers = Numbers::new(9);
+    let (hidden, head) = (numbers.tensor(&[6, 8]), numbers.tensor(&[33, 8]));
+    let ones = Tensor::ones(6, DType::F32, &Device::Cpu).unwrap();
+    let (divergence, gradients) = with_gradients(
+        &|x| g::distillation(&x[0], &x[1], &hidden, &head, &ones, 4),
+        &[hidden.clone(), head.clone()],
+        1,
+    );
+    assert_eq!(values(&divergence), [0.0]);
+    assert!(gradients.iter().all(|gradient| values(gradient).iter().all(|value| *value == 0.0)));
+}
+
+#[test]
 fn cross_entropy_with_masked_rows() {
     for (seed, rows, width, vocabulary, chunk) in [(1, 100, 48, 1000, 32), (2, 65, 33, 77, 64)] {
         let mut numbers = Numbers::new(seed);
@@ -155,8 +193,7 @@ fn cross_entropy_with_masked_rows() {
 fn a_loss_is_the_same_for_every_chunk() {
     let mut numbers = Numbers::new(9);
     let (hidden, head) = (numbers.tensor(&[50, 24]), numbers.tensor(&[90, 24]));
-    let (targets, weights) =
-        (numbers.ids(50, 90), Tensor::ones(50, candle_core::DType::F32, &Device::Cpu).unwrap());
+    let (targets, weights) = (numbers.ids(50, 90), Tensor::ones(50, DType::F32, &Device::Cpu).unwrap());
     let loss = |chunk| {
         g::cross_entropy(&hidden, &head, &targets, &weights, chunk).unwrap().to_scalar::<f32>().unwrap()
     };

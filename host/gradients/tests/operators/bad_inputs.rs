@@ -47,6 +47,16 @@ fn ids_and_targets_outside_of_a_table_are_named() {
 }
 
 #[test]
+fn a_teacher_of_another_shape_is_refused() {
+    let mut n = Numbers::new(5);
+    let (hidden, head, other) = (n.tensor(&[2, 3]), n.tensor(&[5, 3]), n.tensor(&[3, 3]));
+    let ones = Tensor::ones(2, DType::F32, &Device::Cpu).unwrap();
+    refused(g::distillation(&hidden, &head, &other, &head, &ones, 2), &["distillation", "[3, 3]"]);
+    refused(g::distillation(&hidden, &head, &hidden, &other, &ones, 2), &["distillation", "[3, 3]"]);
+    refused(g::distillation(&hidden, &head, &hidden, &head, &ones, 0), &["at least one row"]);
+}
+
+#[test]
 fn other_element_types_are_named() {
     let x = Numbers::new(4).tensor(&[4, 8]).to_dtype(DType::F64).unwrap();
     refused(g::softmax(&x), &["softmax", "F64"]);

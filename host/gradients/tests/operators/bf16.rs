@@ -47,4 +47,9 @@ fn rows_in_bf16_over_f32_masters_are_within_rounding_of_f32() {
     check("embedding", &matrix[1..2], &[], &|x| g::embedding(&ids, &x[0]));
     let (targets, weights) = (n.ids(40, 48), Tensor::ones(40, DType::F32, &Device::Cpu).unwrap());
     check("cross_entropy", &matrix[..2], &[1], &|x| g::cross_entropy(&x[0], &x[1], &targets, &weights, 16));
+    let teacher = n.tensor(&[40, 96]);
+    check("distillation", &matrix[..2], &[1], &|x| {
+        let teacher = teacher.to_dtype(x[0].dtype())?;
+        g::distillation(&x[0], &x[1], &teacher, &matrix[1], &weights, 16)
+    });
 }

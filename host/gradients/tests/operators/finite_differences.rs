@@ -143,6 +143,21 @@ fn of_cross_entropy_by_hidden_and_head_for_any_chunk() {
 }
 
 #[test]
+fn of_distillation_by_hidden_and_head_for_any_chunk() {
+    for (seed, rows, width, vocabulary) in [(1, 5, 4, 7), (2, 1, 3, 2), (3, 8, 5, 11)] {
+        let mut numbers = Numbers::new(seed);
+        let weights = numbers.tensor(&[rows]).abs().unwrap();
+        let inputs = [numbers.tensor(&[rows, width]), numbers.tensor(&[vocabulary, width])];
+        let (teacher, teacher_head) = (numbers.tensor(&[rows, width]), numbers.tensor(&[vocabulary, width]));
+        for chunk in [1, 3, 100] {
+            check("distillation", &inputs, seed, &|x| {
+                g::distillation(&x[0], &x[1], &teacher, &teacher_head, &weights, chunk)
+            });
+        }
+    }
+}
+
+#[test]
 fn of_a_whole_block() {
     let (length, heads, kv_heads, d, inner) = (4, 2, 1, 4, 10);
     let width = heads * d;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::whole_base::{self, WholeBase};
-use crate::{Batch, Compute, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase, WeightValues};
+use crate::{Batch, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase, WeightValues};
 
 /// A base of which every weight is a parameter.
 pub struct FullModel {
@@ -45,8 +45,8 @@ impl TrainedModel for FullModel {
         &self.parameters
     }
 
-    fn compute(&self) -> &Compute {
-        self.whole.base.compute()
+    fn base(&self) -> &TrainingBase {
+        &self.whole.base
     }
 
     fn weights(&self, _: Option<&Quantizer>) -> Result<WeightValues, TrainError> {

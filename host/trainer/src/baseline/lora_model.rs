@@ -12,8 +12,7 @@ use modularbase_graph::Init;
 use super::whole_base::{self, WholeBase};
 use crate::evaluation::{LORA_A, LORA_B, LORA_SCALE_KEY};
 use crate::{
-    Batch, Compute, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase, WeightValues,
-    initial_values,
+    Batch, Parameters, Quantizer, TrainError, TrainedModel, TrainingBase, WeightValues, initial_values,
 };
 
 /// Sizes of LoRA's matrices.
@@ -110,8 +109,8 @@ impl TrainedModel for LoraModel {
         &self.parameters
     }
 
-    fn compute(&self) -> &Compute {
-        self.whole.base.compute()
+    fn base(&self) -> &TrainingBase {
+        &self.whole.base
     }
 
     fn weights(&self, _: Option<&Quantizer>) -> Result<WeightValues, TrainError> {

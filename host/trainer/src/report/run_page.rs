@@ -98,6 +98,12 @@ fn run_page(metrics: &[Metric], settings: &str, summary: &Value, facts: &RunFact
     body.push_str(&looks_table(&looks));
     body.push_str(&forms(&facts.losses));
     if !steps.is_empty() {
+        let apart: Vec<&StepMetric> =
+            steps.iter().copied().filter(|step| step.divergence.is_some()).collect();
+        if !apart.is_empty() {
+            let title = "Divergence from the base on general rows, nats a token";
+            body.push_str(&step_figure(title, &apart, 3, None, |step| step.divergence.unwrap_or_default()));
+        }
         body.push_str("<h2>Optimizer</h2>\n");
         body.push_str(&step_figure("Learning rate", &steps, 3, None, |step| step.learning_rate));
         body.push_str(&step_figure("Global gradient norm before clipping", &steps, 4, Some(10.0), |step| {
@@ -323,6 +329,7 @@ mod tests {
             if step > 0 {
                 let metric = Metric::Step(StepMetric {
                     step,
+                    divergence: None,
                     loss: 3.0 - 1.2 * (step as f64 / steps as f64) + 0.1 * (step as f64 * 1.7).sin(),
                     gradient_norm: 1.0 + (step as f64 * 0.9).cos().abs(),
                     learning_rate: 1e-3 * (1.0 - step as f64 / steps as f64),
@@ -334,6 +341,7 @@ mod tests {
             if step % 50 == 0 {
                 let metric = Metric::Look(LookMetric {
                     step,
+                    divergence: None,
                     loss: 2.9 - 0.9 * step as f64 / steps as f64,
                     general_loss: Some(3.1 + 0.0001 * step as f64),
                     quantized: step > 250,
@@ -388,6 +396,7 @@ mod tests {
     fn losses_that_are_no_numbers_leave_gaps() {
         let step = StepMetric {
             step: 1,
+            divergence: None,
             loss: f64::NAN,
             gradient_norm: f64::INFINITY,
             learning_rate: 1e-3,

@@ -1,0 +1,4 @@
+//! Training runs of packs on a tiny checkpoint.
+
+mod distillation;
+mod fixture;
