@@ -341,7 +341,6 @@ mod tests {
             if step % 50 == 0 {
                 let metric = Metric::Look(LookMetric {
                     step,
-                    divergence: None,
                     loss: 2.9 - 0.9 * step as f64 / steps as f64,
                     general_loss: Some(3.1 + 0.0001 * step as f64),
                     quantized: step > 250,
