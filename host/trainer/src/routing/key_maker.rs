@@ -75,7 +75,8 @@ pub fn make_routing_key(
     Ok(key)
 }
 
-/// How well `key` and the key of general text tell held-out text of both kinds apart.
+/// How well `key` and the key of general text tell held-out text of both kinds apart, at those lengths of prompts that
+/// both kinds have documents for.
 ///
 /// # Errors
 /// Too little text, keys of different bases, a device that fails.
@@ -90,7 +91,13 @@ pub fn held_out_check(
     let discriminant = Discriminant::new(&[key, general]).map_err(refused)?;
     let mut right = BTreeMap::new();
     let mut least = u64::MAX;
-    for length in CHECKED {
+    // Where no document is as long, nothing is told of that length.
+    let is_there = |length: usize| {
+        texts.iter().all(|text| {
+            text.iter().flat_map(|corpus| corpus.documents()).any(|document| document.ids.len() >= length)
+        })
+    };
+    for length in CHECKED.into_iter().filter(|length| *length == CHECKED[0] || is_there(*length)) {
         let mut shares = 0.0;
         for (kind, text) in texts.iter().enumerate() {
             let cut =
