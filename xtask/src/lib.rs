@@ -23,6 +23,7 @@ mod pack_layout;
 mod pack_sign;
 mod pack_sign_keys;
 mod pack_template;
+mod pack_train;
 mod pack_verify;
 mod run;
 mod schema;
@@ -114,6 +115,15 @@ enum PackCommand {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Build a pack's library and train the pack, which needs no weights yet: `modularbase train pack` with its
+    /// train.toml.
+    Train {
+        /// A pack of this workspace by name, or the folder of its crate.
+        pack: String,
+        /// What else `modularbase train pack` is told, such as `--data DIR --out DIR`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check a laid-out pack in every way the host does before it serves one, and more.
     Verify {
         /// The laid-out folder (default: that of the only pack here).
@@ -188,6 +198,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             pack_template::new_pack(&name, path.as_deref(), id.as_deref(), git.as_deref())
         }
         Command::Pack(PackCommand::Build { pack, out }) => pack_build::build(pack.as_deref(), out.as_deref()),
+        Command::Pack(PackCommand::Train { pack, arguments }) => pack_train::train(&pack, &arguments),
         Command::Pack(PackCommand::Verify { dir, json }) => pack_verify::verify(dir.as_deref(), json),
         Command::Pack(PackCommand::Keygen { name, out, no_password }) => {
             pack_sign_keys::keygen(&name, &out, no_password)
