@@ -76,6 +76,11 @@ impl Base {
     }
 }
 
+/// A checkpoint of six layers that was trained, in the repository: its losses mean something.
+pub fn small_base() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/small-base")
+}
+
 impl Folders {
     /// A packs directory with these fixtures, for the real base.
     pub fn with(fixtures: &[&str]) -> Self {

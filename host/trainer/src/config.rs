@@ -32,6 +32,8 @@ pub struct TrainConfig {
     pub evaluation: EvaluationConfig,
     /// Being able to go on.
     pub checkpoints: CheckpointConfig,
+    /// What a pack's run ends with.
+    pub finish: FinishConfig,
 }
 
 /// `[data]`: files of documents. Relative paths are relative to the configuration file.
@@ -140,7 +142,8 @@ pub struct EvaluationConfig {
     pub every: u64,
     /// Validation tokens of a look, at most.
     pub tokens: usize,
-    /// Looks without a better loss after which training ends early; 0: never.
+    /// Looks without a better loss after which training ends early, or goes on to its quantized steps where it has
+    /// some; 0: never.
     pub patience: u64,
 }
 
@@ -150,6 +153,28 @@ pub struct EvaluationConfig {
 pub struct CheckpointConfig {
     /// Steps between two checkpoints; 0: only at the end and when stopped.
     pub every: u64,
+}
+
+/// `[finish]`: what `train pack` makes beside the weights once the last step is taken. Nothing of it changes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FinishConfig {
+    /// `report.html`: curves, and the losses before and after quantization.
+    pub report: bool,
+    /// The routing key, from the training text; checked where there is general text to tell it from.
+    pub routing_key: bool,
+    /// Prompts of each form that the key is made from.
+    pub routing_prompts: usize,
+    /// `DATA.md`: sources, licences, command, settings.
+    pub data_card: bool,
+    /// `pack.toml` with hashes, sizes and figures, and the library: a folder that can be installed.
+    pub manifest: bool,
+}
+
+impl Default for FinishConfig {
+    fn default() -> Self {
+        Self { report: true, routing_key: true, routing_prompts: 1024, data_card: true, manifest: true }
+    }
 }
 
 impl Default for TrainConfig {
@@ -164,6 +189,7 @@ impl Default for TrainConfig {
             quantization: QuantizationConfig::default(),
             evaluation: EvaluationConfig::default(),
             checkpoints: CheckpointConfig::default(),
+            finish: FinishConfig::default(),
         }
     }
 }

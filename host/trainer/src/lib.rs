@@ -32,13 +32,14 @@ mod schedule;
 mod shipped_weights;
 mod tensorboard;
 mod text_batch;
+mod text_loss;
 mod training_base;
 mod training_text;
 
 pub use checkpoint::{Best, Checkpoint, CheckpointFolder, RunState};
 pub use compute::{Batch, Compute};
 pub use config::{
-    BatchConfig, CheckpointConfig, DataConfig, EvaluationConfig, GeneralLoss, OptimizerConfig,
+    BatchConfig, CheckpointConfig, DataConfig, EvaluationConfig, FinishConfig, GeneralLoss, OptimizerConfig,
     QuantizationConfig, ScheduleKind, TrainConfig,
 };
 pub use data_card::{DataCard, TextRole};
@@ -56,5 +57,6 @@ pub use run_folder::{LookMetric, Metric, StepMetric, checkpoints_of, read_metric
 pub use schedule::learning_rate;
 pub use shipped_weights::ShippedWeights;
 pub use text_batch::TextBatch;
+pub use text_loss::{base_text_loss, text_loss};
 pub use training_base::TrainingBase;
 pub use training_text::{TextSource, TrainingText, ValidationText};

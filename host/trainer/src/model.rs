@@ -56,7 +56,7 @@ pub trait TrainedModel {
 }
 
 /// Logits `[rows, vocab]` that are held at once, in rows.
-const HEAD_ROWS: usize = 2048;
+pub(crate) const HEAD_ROWS: usize = 2048;
 
 /// The summed loss of the targets that count, nats, as a scalar that gradients start from.
 pub(crate) fn loss_sum(
@@ -81,15 +81,4 @@ pub(crate) fn divergence_sum(
     let hidden = model.hidden(&text.ids, text.batch, weights)?;
     let head = model.head(weights);
     Ok(gradients::distillation(&hidden, &head, &teacher, base.head(), &text.mask, HEAD_ROWS)?)
-}
-
-/// The loss of each row, nats, `[rows]`, without gradients; 0 where the target does not count.
-pub(crate) fn row_losses(
-    model: &dyn TrainedModel,
-    text: &TextBatch,
-    weights: &WeightValues,
-) -> Result<Vec<f32>, TrainError> {
-    let hidden = model.hidden(&text.ids, text.batch, weights)?;
-    let losses = gradients::cross_entropy_rows(&hidden, &model.head(weights), &text.targets, HEAD_ROWS)?;
-    Ok((losses * &text.mask)?.to_vec1()?)
 }

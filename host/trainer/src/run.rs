@@ -11,11 +11,11 @@ use modularbase_corpus::Row;
 use modularbase_gradients::{self as gradients, AdamW, AdamWConfig, Parameter, accumulate};
 
 use crate::checkpoint::digest;
-use crate::model::{divergence_sum, loss_sum, row_losses};
+use crate::model::{divergence_sum, loss_sum};
 use crate::run_folder::{LookMetric, Metric, RunFolder, StepMetric, checkpoints_of};
 use crate::{
     Best, Checkpoint, CheckpointFolder, GeneralLoss, Quantizer, RunState, TextBatch, TrainConfig, TrainError,
-    TrainedModel, TrainingText, ValidationText, WeightValues, learning_rate,
+    TrainedModel, TrainingText, ValidationText, WeightValues, learning_rate, text_loss,
 };
 
 /// Name of the checkpoint with the lowest validation loss.
@@ -138,7 +138,12 @@ impl<'a> Run<'a> {
                 self.look(observer)?;
                 let patience = self.config.evaluation.patience;
                 if patience > 0 && self.state.looks_without_better >= patience {
-                    break;
+                    if !self.has_quantized_steps_left() {
+                        break;
+                    }
+                    // What is waited for no longer are steps in full precision: those in the form that ships are due.
+                    self.state.step = self.config.quantized_from();
+                    self.state.looks_without_better = 0;
                 }
             }
             if due(self.config.checkpoints.every) && !last {
@@ -147,6 +152,11 @@ impl<'a> Run<'a> {
         }
         self.save()?;
         Ok(Ending::Finished { step: self.state.step, best: self.state.best })
+    }
+
+    /// Whether the run has yet to come to the steps that see quantized weights.
+    fn has_quantized_steps_left(&self) -> bool {
+        self.config.quantization.steps > 0 && self.state.step < self.config.quantized_from()
     }
 
     /// The weights with the lowest validation loss, and the quantizer that goes with them; without any look, the last
@@ -329,15 +339,7 @@ impl<'a> Run<'a> {
 
     /// Nats a token.
     fn mean_loss(&self, text: &ValidationText, weights: &WeightValues) -> Result<f64, TrainError> {
-        let (mut nats, mut tokens) = (0.0, 0);
-        let windows: Vec<_> = text.windows().iter().collect();
-        for part in windows.chunks(self.config.rows_at_once()) {
-            let part = TextBatch::of_windows(part, &self.model.compute().device)?;
-            let losses = row_losses(self.model, &part, weights)?;
-            nats += losses.into_iter().map(f64::from).sum::<f64>();
-            tokens += part.counted;
-        }
-        Ok(nats / tokens.max(1) as f64)
+        text_loss(self.model, text, weights, self.config.rows_at_once())
     }
 
     fn save(&self) -> Result<PathBuf, TrainError> {
@@ -413,6 +415,7 @@ pub fn deltas(
 fn fingerprint(config: &TrainConfig, text: &str, identity: &str) -> String {
     let mut config = config.clone();
     config.checkpoints = Default::default();
+    config.finish = Default::default();
     // Where the text lies changes nothing; what it says is in its own fingerprint.
     for files in [&mut config.data.train, &mut config.data.validation, &mut config.data.general] {
         files.clear();

@@ -13,3 +13,4 @@ mod program;
 mod refusals;
 mod running_host;
 mod sessions;
+mod training;

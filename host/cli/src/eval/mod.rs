@@ -195,7 +195,7 @@ fn write_reports(folder: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
 }
 
 /// The words of this process, without the folder of the program.
-fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();
     let program = Path::new(&program).file_name().map(|name| name.to_string_lossy().into_owned());

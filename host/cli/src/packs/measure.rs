@@ -1,9 +1,10 @@
 //! `packs measure`: what a pack's own weights take on the device, for `[memory]` of its manifest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use manifests::{Dtype, MemoryDeclaration};
+use modularbase_graph::Graph;
 use modularbase_loader::resident_bytes;
 use safetensors::SafeTensors;
 
@@ -22,17 +23,30 @@ pub(crate) fn measure(dir: &Path, settings: &Settings) -> anyhow::Result<()> {
         Some((file, _)) => names_in(&file.in_folder(dir))?,
         None => BTreeSet::new(),
     };
-    let graph = pack.graph.graph();
-    // Deltas may also be held as they are stored.
-    let delta = pack.weights.iter().map(|(_, dtype)| *dtype).filter(|dtype| dtype.is_delta());
-    let bytes: BTreeMap<Dtype, u64> =
-        HELD.into_iter().chain(delta).map(|dtype| (dtype, resident_bytes(graph, &owned, dtype))).collect();
+    let declaration = declaration(pack.graph.graph(), &owned, pack.weights.as_ref().map(|(_, dtype)| *dtype));
     if settings.json {
-        return print_json(&MemoryDeclaration { resident_bytes: bytes });
+        return print_json(&declaration);
     }
-    let rows: Vec<Vec<String>> =
-        bytes.iter().map(|(dtype, bytes)| vec![dtype.to_string(), bytes_text(*bytes)]).collect();
+    let rows: Vec<Vec<String>> = declaration
+        .resident_bytes
+        .iter()
+        .map(|(dtype, bytes)| vec![dtype.to_string(), bytes_text(*bytes)])
+        .collect();
     print(&table(&rows))
+}
+
+/// The bytes of a pack that holds the weights `owned` of this graph, stored as `stored`.
+pub(crate) fn declaration(
+    graph: &Graph,
+    owned: &BTreeSet<String>,
+    stored: Option<Dtype>,
+) -> MemoryDeclaration {
+    // Deltas may also be held as they are stored.
+    let delta = stored.filter(|dtype| dtype.is_delta());
+    let held = HELD.into_iter().chain(delta);
+    MemoryDeclaration {
+        resident_bytes: held.map(|dtype| (dtype, resident_bytes(graph, owned, dtype))).collect(),
+    }
 }
 
 fn names_in(path: &Path) -> anyhow::Result<BTreeSet<String>> {

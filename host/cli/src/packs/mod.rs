@@ -32,6 +32,8 @@ use crate::settings::{Settings, cache_folder};
 
 pub(crate) use folder::read as folder_packs;
 pub(crate) use list::reports_table;
+pub(crate) use measure::declaration;
+pub(crate) use quantize::open_copy;
 pub(crate) use report_table::{one_line, reason, short};
 pub(crate) use unfinished_pack::{UnfinishedPack, manifest_name};
 pub(crate) use wishes::outcome_text;

@@ -119,7 +119,7 @@ impl Losses {
 }
 
 /// Opens a copy that nobody else writes to.
-fn open_copy(path: &Path, folder: &Path, dtype: Dtype) -> anyhow::Result<WeightsFile> {
+pub(crate) fn open_copy(path: &Path, folder: &Path, dtype: Dtype) -> anyhow::Result<WeightsFile> {
     let name: FileName = "weights.safetensors".parse()?;
     let copy = name.in_folder(folder);
     std::fs::copy(path, &copy)?;

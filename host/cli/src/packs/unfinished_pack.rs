@@ -22,6 +22,8 @@ pub(crate) struct UnfinishedPack {
     pub(crate) weights: Option<(FileName, Dtype)>,
     /// Its graph for the base; shapes are checked.
     pub(crate) graph: CheckedGraph,
+    /// The finished manifest; what the author's form leaves open stands at zero.
+    pub(crate) manifest: PackManifest,
 }
 
 impl UnfinishedPack {
@@ -47,8 +49,9 @@ impl UnfinishedPack {
             .map_err(|error| anyhow::Error::new(error).context(refused("its graph is refused")))?;
         copies_fit_base(graph.graph(), &base.shape)
             .map_err(|error| anyhow::Error::new(error).context(refused("its graph does not fit the base")))?;
-        let weights = manifest.weights.map(|weights| (weights.file, weights.dtype));
-        Ok(Self { name: manifest.pack.name.to_string(), version: manifest.pack.version, weights, graph })
+        let weights = manifest.weights.as_ref().map(|weights| (weights.file.clone(), weights.dtype));
+        let (name, version) = (manifest.pack.name.to_string(), manifest.pack.version.clone());
+        Ok(Self { name, version, weights, graph, manifest })
     }
 }
 

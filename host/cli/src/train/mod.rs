@@ -3,6 +3,7 @@
 mod base;
 mod baseline;
 mod ending;
+mod finish;
 mod observer;
 mod pack;
 mod pack_folder;

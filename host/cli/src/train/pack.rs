@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use manifests::{Sha256, WeightsRecord};
 use modularbase_core::BaseFile;
 use modularbase_corpus::{Progress, TokenCache};
 use modularbase_trainer::{
@@ -13,6 +14,7 @@ use modularbase_trainer::{
 use serde_json::json;
 
 use super::ending::{best_text, train_to_the_end};
+use super::finish::Finish;
 use super::pack_folder::{default_run_folder, find};
 use crate::arguments::TrainPackArguments;
 use crate::base::ChosenBase;
@@ -47,7 +49,7 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
     let text = TrainingText::open(&config, &source).map_err(explain)?;
     let base = Arc::new(TrainingBase::load(file, context.slot, compute).map_err(explain)?);
     let identity = format!("{} {} {:?}", context.fingerprint, context.slot.start, pack.graph.graph());
-    let model = PackModel::new(base, pack.graph, config.seed).map_err(explain)?;
+    let model = PackModel::new(base, pack.graph.clone(), config.seed).map_err(explain)?;
     let mut run = Run::open(&config, &model, &text, &out, &identity).map_err(explain)?;
     if run.state().step > 0 {
         notice(&format!("going on from step {} in {}", run.state().step, out.display()));
@@ -64,6 +66,23 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
     .map_err(explain)?;
     let weights = out.join("pack").join(weights_file.as_str());
     let bytes = write(&shipped, &weights)?;
+    let (sha256, size) =
+        Sha256::of_file(&weights).with_context(|| format!("can't read {}", weights.display()))?;
+    let record = WeightsRecord { file: weights_file.clone(), sha256, size, dtype: shipped.dtype };
+    let finish = Finish {
+        config: &config,
+        pack: &pack,
+        pack_folder: &folder,
+        out: &out,
+        model: &model,
+        context: &context,
+        encoder: &encoder,
+        source: &source,
+        text: &text,
+        checkpoint: &checkpoint,
+        weights: record,
+    };
+    finish.write()?;
     if settings.json {
         return print_json(&json!({
             "run": out, "steps": step, "best": best, "weights": weights, "bytes": bytes, "dtype": shipped.dtype,

@@ -23,7 +23,7 @@ pub(crate) fn find(wanted: &str, settings: &Settings) -> anyhow::Result<PathBuf>
         named.display(),
         installed.display()
     ));
-    Err(failure.help("build it first: `cargo xtask pack build NAME` says where it lies").into())
+    Err(failure.help("`cargo xtask pack train NAME` builds it and trains it").into())
 }
 
 /// Where the run of a pack is kept when nothing is said: `train/<name>` in the folder of this call.

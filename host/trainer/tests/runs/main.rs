@@ -1,4 +1,5 @@
 //! Training runs of packs on a tiny checkpoint.
 
 mod distillation;
+mod endings;
 mod fixture;
