@@ -282,11 +282,24 @@ impl TrainConfig {
 
     /// Puts relative paths of texts below `folder`.
     pub(crate) fn place_texts(&mut self, folder: &Path) {
+        self.texts().for_each(|file| *file = folder.join(&*file));
+    }
+
+    /// The same settings with paths of texts as `folder` has them; what lies elsewhere is named by its file's name alone.
+    #[must_use]
+    pub fn with_texts_below(&self, folder: &Path) -> Self {
+        let mut config = self.clone();
+        for file in config.texts() {
+            let named = || file.file_name().map(PathBuf::from).unwrap_or_default();
+            *file = file.strip_prefix(folder).map_or_else(|_| named(), Path::to_path_buf);
+        }
+        config
+    }
+
+    fn texts(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let data = &mut self.data;
         let files = data.train.iter_mut().chain(&mut data.validation);
-        for file in files.chain(&mut data.general).chain(&mut data.general_validation) {
-            *file = folder.join(&*file);
-        }
+        files.chain(&mut data.general).chain(&mut data.general_validation)
     }
 
     /// The settings as TOML.

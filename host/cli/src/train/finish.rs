@@ -33,6 +33,10 @@ const DATA_CARD: &str = "DATA.md";
 pub(super) struct Finish<'a> {
     pub(super) config: &'a TrainConfig,
     pub(super) pack: &'a UnfinishedPack,
+    /// Where the settings' relative paths of texts begin.
+    pub(super) data_folder: &'a Path,
+    /// Settings that stood above the file's.
+    pub(super) above: &'a [(String, String)],
     /// The pack's own folder, with the library.
     pub(super) pack_folder: &'a Path,
     /// The folder of the run; the finished pack is in `pack` in it.
@@ -225,7 +229,12 @@ impl Finish<'_> {
                 card.add_fact(&format!("loss on general text, {form}"), format!("{general:.4} nats a token"));
             }
         }
-        card.set_recipe(&command_line(), &self.config.to_toml());
+        // A card goes out with the pack: it names no folder of this machine.
+        let words = self.above.iter().map(|(key, value)| format!(" --set {key}={value}"));
+        let command =
+            format!("modularbase train pack {} --train-config train.toml --data DIR", self.pack.name);
+        let command = words.fold(command, |command, word| command + &word);
+        card.set_recipe(&command, &self.config.with_texts_below(self.data_folder).to_toml());
         Ok(card)
     }
 

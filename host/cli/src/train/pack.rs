@@ -72,6 +72,8 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
     let finish = Finish {
         config: &config,
         pack: &pack,
+        data_folder: arguments.data.as_deref().or(arguments.train_config.parent()).unwrap_or(Path::new("")),
+        above: &arguments.set,
         pack_folder: &folder,
         out: &out,
         model: &model,
