@@ -1,5 +1,7 @@
 //! Rotary position embedding (Su et al. 2021, "RoFormer").
 
+use std::ops::Range;
+
 use crate::elementwise::GRAIN;
 use crate::error::{KernelError, check_length, checked_mul};
 use crate::linear::SharedPointer;
@@ -15,6 +17,10 @@ pub enum RopeLayout {
     Interleaved,
 }
 
+/// Positions from here on are multiplied with their frequency in f64. Below, the product is taken in f32, as the reference
+/// models take it, where it is off by 0.0003 rad at most; an f32 product of a position of 100,000 would be off by 0.004.
+const EXACT_FROM: u32 = 1 << 13;
+
 /// Cosines and sines of a step's positions, computed once and used by all layers.
 #[derive(Debug, Clone, Default)]
 pub struct RopeAngles {
@@ -29,23 +35,57 @@ impl RopeAngles {
         Self::default()
     }
 
-    /// Angles `positions[t] * inverse_frequencies[i]` (the product in f32, as the reference models take it), replacing
-    /// earlier ones; memory is reused. `inverse_frequencies` has `head_dim / 2` entries.
+    /// Angles `positions[t] * inverse_frequencies[i]` (the product in f32, as the reference models take it, in f64 from
+    /// position 8,192 on), replacing earlier ones; memory is reused. `inverse_frequencies` has `head_dim / 2` entries.
     pub fn set(&mut self, positions: &[u32], inverse_frequencies: &[f32]) {
-        self.half = inverse_frequencies.len();
-        let values = positions.len() * self.half;
+        self.clear(positions.len(), inverse_frequencies.len());
+        for &position in positions {
+            for &frequency in inverse_frequencies {
+                let angle = if position < EXACT_FROM {
+                    f64::from(position as f32 * frequency)
+                } else {
+                    f64::from(position) * f64::from(frequency)
+                };
+                self.push(angle.sin_cos());
+            }
+        }
+    }
+
+    /// Angles of `count` positions, `step` apart, from `first` on; all products exact. To turn back is to turn by the
+    /// negative position. Much cheaper than [`RopeAngles::set`].
+    pub fn set_range(&mut self, first: i64, step: i64, count: usize, inverse_frequencies: &[f32]) {
+        self.clear(count, inverse_frequencies.len());
+        let turn = |position: i64| {
+            let of = move |&frequency: &f32| (position as f64 * f64::from(frequency)).sin_cos();
+            inverse_frequencies.iter().map(of).collect::<Vec<_>>()
+        };
+        let (mut angles, steps) = (turn(first), turn(step));
+        for _ in 0..count {
+            for (angle, &(step_sin, step_cos)) in angles.iter_mut().zip(&steps) {
+                let (sin, cos) = *angle;
+                self.push((sin, cos));
+                *angle = (sin * step_cos + cos * step_sin, cos * step_cos - sin * step_sin);
+            }
+        }
+    }
+
+    /// Number of positions.
+    pub fn positions(&self) -> usize {
+        self.cos.len().checked_div(self.half).unwrap_or(0)
+    }
+
+    fn clear(&mut self, positions: usize, half: usize) {
+        self.half = half;
         for table in [&mut self.cos, &mut self.sin] {
             table.clear();
             // Exactly, so that the memory is what [`RopeAngles::bytes_for`] announces.
-            table.reserve_exact(values);
+            table.reserve_exact(positions * half);
         }
-        for position in positions {
-            for frequency in inverse_frequencies {
-                let (sin, cos) = f64::from(*position as f32 * frequency).sin_cos();
-                self.cos.push(cos as f32);
-                self.sin.push(sin as f32);
-            }
-        }
+    }
+
+    fn push(&mut self, (sin, cos): (f64, f64)) {
+        self.cos.push(cos as f32);
+        self.sin.push(sin as f32);
     }
 
     /// Bytes on the heap for so many positions and inverse frequencies.
@@ -102,11 +142,30 @@ pub fn rope(
     angles: &RopeAngles,
     layout: RopeLayout,
 ) -> Result<(), KernelError> {
+    rope_rows(pool, x, head_dim, angles, 0..angles.positions(), layout)
+}
+
+/// As [`rope`], by the angles of some of the positions: row `t` by that of `rows.start + t`.
+///
+/// # Errors
+/// As [`rope`], and when the angles have no such positions.
+pub fn rope_rows(
+    pool: &ThreadPool,
+    x: &mut [f32],
+    head_dim: usize,
+    angles: &RopeAngles,
+    rows: Range<usize>,
+    layout: RopeLayout,
+) -> Result<(), KernelError> {
     let half = angles.half;
-    if half == 0 || angles.cos.is_empty() {
+    if half == 0 || rows.is_empty() {
         return check_length("rope input without positions", 0, x.len());
     }
-    let m = angles.cos.len() / half;
+    if rows.end > angles.positions() {
+        let (expected, found) = (rows.end, angles.positions());
+        return Err(KernelError::Length { what: "rope positions", expected, found });
+    }
+    let (first, m) = (rows.start, rows.len());
     if head_dim < 2 * half {
         return Err(KernelError::Length { what: "rope head", expected: 2 * half, found: head_dim });
     }
@@ -116,8 +175,8 @@ pub fn rope(
     let x = SharedPointer(x.as_mut_ptr());
     pool.run_ranges(m, GRAIN.div_ceil(row.max(1)), &|range| {
         for t in range {
-            let cos = &angles.cos[t * half..][..half];
-            let sin = &angles.sin[t * half..][..half];
+            let cos = &angles.cos[(first + t) * half..][..half];
+            let sin = &angles.sin[(first + t) * half..][..half];
             for head in (0..row).step_by(head_dim) {
                 // SAFETY: rows are disjoint, and a head of head_dim >= 2 * half values starts here; the level is one
                 // the processor has.

@@ -4,6 +4,7 @@ mod attention;
 mod attention_chunking;
 mod common;
 mod deltas;
+mod key_scores;
 mod linear;
 mod matrix;
 mod operations;
