@@ -51,54 +51,76 @@ impl BaseCore {
                 return Err(CoreError::mismatch("tokens to append", "at least one", 0));
             }
             item.behind()?;
-            self.check_length(item.sequence.tokens().len() + item.tokens.len())?;
+            // A window places every token within the positions that the base knows.
+            if item.sequence.context().is_none() {
+                self.check_length(item.sequence.tokens().len() + item.tokens.len())?;
+            }
         }
         let lengths: Vec<usize> = batch.iter().map(|item| item.sequence.tokens().len()).collect();
-        let result = self.understand(batch).and_then(|()| self.behind_slot(batch, &lengths));
+        let result = self.steps(batch, &lengths);
         if result.is_err() {
-            batch.iter_mut().zip(&lengths).for_each(|(item, &len)| item.sequence.truncate(len));
+            for (item, &len) in batch.iter_mut().zip(&lengths) {
+                item.sequence.truncate(len);
+            }
         }
         result
     }
 
-    /// Embedding and understanding layers for all new tokens.
-    fn understand(&self, batch: &mut [Advance<'_>]) -> Result<(), CoreError> {
-        let mut done = vec![0; batch.len()];
-        loop {
-            let left: Vec<usize> =
-                batch.iter().zip(&done).map(|(item, done)| item.tokens.len() - done).collect();
-            let Some(counts) = chunk(&left) else { return Ok(()) };
-            let mut ids = Vec::with_capacity(counts.iter().sum());
-            let mut rows = Vec::with_capacity(batch.len());
-            for ((item, &count), &done) in batch.iter_mut().zip(&counts).zip(&done) {
-                ids.extend_from_slice(&item.tokens[done..done + count]);
-                rows.push(SequenceRows { rows: count, cache: &mut item.sequence.understanding });
-            }
-            let hidden = self.understanding.forward(PlanInput::Tokens(&ids), &mut rows)?;
-            let parts = hidden.split_rows(&counts)?;
-            for (((item, &count), done), part) in batch.iter_mut().zip(&counts).zip(&mut done).zip(parts) {
-                item.sequence.hidden.append(&part)?;
-                item.sequence.push_tokens(&item.tokens[*done..*done + count]);
-                *done += count;
-            }
-        }
-    }
-
-    /// Slot, fusion layers and head for every token whose fusion KV is not there yet: the new ones, and all earlier
-    /// ones after a change of mixture.
-    fn behind_slot(
+    /// Chunk by chunk through all layers, so that the hidden states of one are at hand when the slot needs them.
+    fn steps(
         &self,
         batch: &mut [Advance<'_>],
-        first_new: &[usize],
+        lengths: &[usize],
     ) -> Result<Vec<Option<Activations>>, CoreError> {
         let mut logits: Vec<Logits> = batch.iter().map(|_| Logits::default()).collect();
-        for ((logits, item), &first_new) in logits.iter_mut().zip(batch.iter()).zip(first_new) {
+        for (logits, item) in logits.iter_mut().zip(batch.iter()) {
             logits.rows = match item.logits {
                 LogitRows::None => 0,
                 LogitRows::Last => 1,
-                LogitRows::All => item.sequence.tokens().len() - first_new,
+                LogitRows::All => item.tokens.len(),
             };
         }
+        let ends: Vec<usize> =
+            batch.iter().zip(lengths).map(|(item, length)| length + item.tokens.len()).collect();
+        let mut done = vec![0; batch.len()];
+        while self.understand(batch, &mut done)? {
+            self.behind_slot(batch, &ends, &mut logits)?;
+        }
+        Ok(logits.into_iter().map(|logits| logits.found).collect())
+    }
+
+    /// Embedding and understanding layers for the next chunk of new tokens, of which `done` are done; `false` when none
+    /// are left.
+    fn understand(&self, batch: &mut [Advance<'_>], done: &mut [usize]) -> Result<bool, CoreError> {
+        let left: Vec<usize> =
+            batch.iter().zip(&*done).map(|(item, done)| item.tokens.len() - done).collect();
+        let Some(counts) = chunk(&left) else { return Ok(false) };
+        let mut ids = Vec::with_capacity(counts.iter().sum());
+        let mut rows = Vec::with_capacity(batch.len());
+        for ((item, &count), &done) in batch.iter_mut().zip(&counts).zip(&*done) {
+            let tokens = &item.tokens[done..done + count];
+            ids.extend_from_slice(tokens);
+            // Before they are computed: a window may let go of blocks that end in this very chunk.
+            item.sequence.push_tokens(tokens);
+            rows.push(SequenceRows { rows: count, cache: &mut item.sequence.understanding });
+        }
+        let hidden = self.understanding.forward(PlanInput::Tokens(&ids), &mut rows)?;
+        let parts = hidden.split_rows(&counts)?;
+        for (((item, &count), done), part) in batch.iter_mut().zip(&counts).zip(done).zip(parts) {
+            item.sequence.append_hidden(&part)?;
+            *done += count;
+        }
+        Ok(true)
+    }
+
+    /// Slot, fusion layers and head for every token whose fusion KV is not there yet: the new ones, and all earlier
+    /// ones after a change of mixture. Each sequence will be as long as `ends` says.
+    fn behind_slot(
+        &self,
+        batch: &mut [Advance<'_>],
+        ends: &[usize],
+        logits: &mut [Logits],
+    ) -> Result<(), CoreError> {
         loop {
             let starts = batch
                 .iter()
@@ -106,9 +128,7 @@ impl BaseCore {
                 .collect::<Result<Vec<_>, CoreError>>()?;
             let left: Vec<usize> =
                 batch.iter().zip(&starts).map(|(item, start)| item.sequence.tokens().len() - start).collect();
-            let Some(counts) = chunk(&left) else {
-                return Ok(logits.into_iter().map(|logits| logits.found).collect());
-            };
+            let Some(counts) = chunk(&left) else { return Ok(()) };
             let fused = self.fuse(batch, &counts)?;
             let mut rows = Vec::with_capacity(batch.len());
             for (item, &count) in batch.iter_mut().zip(&counts) {
@@ -119,10 +139,10 @@ impl BaseCore {
 
             let mut wanted = Vec::new();
             let mut first = 0;
-            for (index, item) in batch.iter().enumerate() {
+            for index in 0..batch.len() {
                 let (start, count) = (starts[index], counts[index]);
                 let end = start + count;
-                let from = (item.sequence.tokens().len() - logits[index].rows).clamp(start, end);
+                let from = (ends[index] - logits[index].rows).clamp(start, end);
                 if from < end {
                     wanted.push((index, out.slice_rows(first + from - start, end - from)?));
                 }
@@ -168,7 +188,11 @@ impl BaseCore {
                 let Some(&(_, part)) = users.iter().find(|(user, _)| *user == index) else { continue };
                 let sequence = &mut *item.sequence;
                 let behind = sequence.behind.as_mut().ok_or(CoreError::Detached)?;
-                inputs.push(sequence.hidden.slice(behind.fusion.len(), counts[index])?);
+                inputs.push(sequence.hidden.slice(
+                    behind.fusion.len(),
+                    counts[index],
+                    sequence.context.as_ref(),
+                )?);
                 weights.push((index, behind.mixture.parts()[part].1));
                 user_counts.push(counts[index]);
                 rows.push(SequenceRows { rows: counts[index], cache: &mut behind.experts[part] });

@@ -10,7 +10,8 @@ use modularbase_deltas::DeltaFormat;
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, WeightSpec};
 
 use crate::{
-    Activations, CoreError, DeltaTensor, KvCache, ScratchNeed, StepSize, StoredDtype, StoredTensor, Weight,
+    Activations, Context, CoreError, DeltaTensor, KvCache, ScratchNeed, StepSize, StoredDtype, StoredTensor,
+    Weight,
 };
 
 /// How matrices are held on the device.
@@ -141,6 +142,11 @@ pub trait Backend: Send + Sync {
     /// Bytes that the plan of a graph takes beside its weights, at most: what to reserve before it is compiled.
     fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize;
 
+    /// Whether its caches can be kept in a window.
+    fn keeps_windows(&self) -> bool {
+        false
+    }
+
     /// Bytes of working memory kept from call to call, as of the end of the last call.
     fn workspace_bytes(&self) -> usize;
 }
@@ -159,8 +165,8 @@ pub trait Plan: Send + Sync {
     /// An empty cache for one sequence.
     fn new_cache(&self) -> KvCache;
 
-    /// Bytes that a cache for `tokens` tokens takes.
-    fn cache_bytes(&self, tokens: usize) -> usize;
+    /// Bytes that a cache for `tokens` tokens takes, in a window where there is one.
+    fn cache_bytes(&self, tokens: usize, context: Option<&Context>) -> usize;
 
     /// Bytes of the plan itself: everything it owns beside its weights, which others may share.
     fn plan_bytes(&self) -> usize;

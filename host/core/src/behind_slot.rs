@@ -1,6 +1,8 @@
 //! What a sequence keeps behind the slot: the caches of one mixture, in use or put aside.
 
-use crate::{BaseCore, KvCache, Mixture, MixtureKey};
+use sha2::{Digest, Sha256};
+
+use crate::{BaseCore, KvCache, Mixture, MixtureKey, context::Context};
 
 /// The caches of a mixture in force.
 pub(crate) struct BehindSlot {
@@ -11,9 +13,13 @@ pub(crate) struct BehindSlot {
 }
 
 impl BehindSlot {
-    pub(crate) fn new(core: &BaseCore, mixture: Mixture) -> Self {
-        let experts = mixture.parts().iter().map(|(expert, _)| expert.plan().new_cache()).collect();
-        Self { mixture, experts, fusion: core.fusion.new_cache() }
+    pub(crate) fn new(core: &BaseCore, mixture: Mixture, context: Option<&Context>) -> Self {
+        let expert = |(expert, _): &(std::sync::Arc<crate::Expert>, f32)| {
+            expert.plan().new_cache().within(context, &format!("expert:{}", expert.generation()))
+        };
+        let experts = mixture.parts().iter().map(expert).collect();
+        let fusion = core.fusion.new_cache().within(context, &fusion_stream(&mixture.key()));
+        Self { mixture, experts, fusion }
     }
 
     /// Takes over caches that were made under this very mixture, as far as their tokens are those of `tokens`; anything
@@ -23,6 +29,7 @@ impl BehindSlot {
         mixture: Mixture,
         caches: Option<BehindCaches>,
         tokens: &[u32],
+        context: Option<&Context>,
     ) -> Self {
         match caches {
             Some(caches) if caches.key == mixture.key() => {
@@ -32,7 +39,7 @@ impl BehindSlot {
                 behind.truncate(common);
                 behind
             }
-            _ => Self::new(core, mixture),
+            _ => Self::new(core, mixture, context),
         }
     }
 
@@ -51,6 +58,13 @@ impl BehindSlot {
     pub(crate) fn bytes(&self) -> usize {
         self.experts.iter().chain([&self.fusion]).map(KvCache::bytes).sum()
     }
+}
+
+/// The cold store's name of the fusion layers' KV under a mixture.
+fn fusion_stream(key: &MixtureKey) -> String {
+    let digest = Sha256::digest(format!("{key:?}"));
+    let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("fusion:{hex}")
 }
 
 /// The caches behind the slot of a sequence that rests: KV of the experts and of the fusion layers. They are keyed by

@@ -1,5 +1,6 @@
 //! What can go wrong between a checked graph and its logits.
 
+use modularbase_context::ContextError;
 use modularbase_graph::GraphError;
 
 use crate::BaseFileError;
@@ -45,6 +46,9 @@ pub enum CoreError {
         /// The base's longest context, tokens.
         limit: usize,
     },
+    /// A context's window, or its cold blocks.
+    #[error("context: {0}")]
+    Context(Box<ContextError>),
     /// A sequence that has no mixture.
     #[error("the sequence is detached from its mixture: attach one before the next step")]
     Detached,
@@ -72,6 +76,12 @@ pub enum CoreError {
 impl From<BaseFileError> for CoreError {
     fn from(error: BaseFileError) -> Self {
         Self::BaseFile(Box::new(error))
+    }
+}
+
+impl From<ContextError> for CoreError {
+    fn from(error: ContextError) -> Self {
+        Self::Context(Box::new(error))
     }
 }
 

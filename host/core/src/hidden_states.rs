@@ -1,15 +1,24 @@
 //! The hidden states of a sequence in front of the slot, kept for the day its mixture changes.
 
+use modularbase_context::BlockId;
+
 use crate::{
-    Activations, CoreError,
+    Activations, CHUNK_ROWS, CoreError,
+    context::Context,
     kv_cache::{DeviceRows, make_room},
 };
 
-/// Rows `[tokens, hidden]`, f32, that grow in the same steps as the KV caches.
+/// The cold store's name of them.
+const STREAM: &str = "hidden";
+
+/// Rows `[tokens, hidden]`, f32, that grow in the same steps as the KV caches. In a context those that the steps have
+/// passed go into the cold store, to the bit.
 #[derive(Debug)]
 pub(crate) struct HiddenStates {
     width: usize,
     store: Store,
+    /// Rows before those in memory: whole blocks in the cold store.
+    first: usize,
 }
 
 #[derive(Debug)]
@@ -20,16 +29,19 @@ enum Store {
 
 impl HiddenStates {
     pub(crate) fn new(width: usize) -> Self {
-        Self { width, store: Store::Host(Vec::new()) }
+        Self { width, store: Store::Host(Vec::new()), first: 0 }
     }
 
     /// Appends rows. The first ones decide where the rows are kept.
-    pub(crate) fn append(&mut self, rows: &Activations) -> Result<(), CoreError> {
+    pub(crate) fn append(&mut self, rows: &Activations, context: Option<&Context>) -> Result<(), CoreError> {
         if rows.width() != self.width {
             return Err(CoreError::mismatch("hidden states", self.width, rows.width()));
         }
         if rows.rows() == 0 {
             return Ok(());
+        }
+        if let Some(context) = context {
+            self.let_go(context)?;
         }
         if let (Store::Host(store), Some(_)) = (&self.store, rows.as_tensor())
             && store.is_empty()
@@ -49,30 +61,67 @@ impl HiddenStates {
         Ok(())
     }
 
-    /// Rows `first .. first + count`. On a device they are a view, to be used before the next row is appended.
-    pub(crate) fn slice(&self, first: usize, count: usize) -> Result<Activations, CoreError> {
-        match &self.store {
-            Store::Host(store) => {
-                let values = store.get(first * self.width..(first + count) * self.width);
-                let values = values.ok_or_else(|| {
-                    CoreError::mismatch(
-                        "rows",
-                        format!("at most {}", store.len() / self.width),
-                        first + count,
-                    )
-                })?;
-                Activations::from_host(count, self.width, values.to_vec())
-            }
-            Store::Device(store) => Activations::from_tensor(store.rows()?.narrow(0, first, count)?),
+    /// Puts whole blocks into the cold store until what is left has room for a step's rows.
+    fn let_go(&mut self, context: &Context) -> Result<(), CoreError> {
+        let Store::Host(store) = &mut self.store else { return Ok(()) };
+        let block = context.shape.block * self.width;
+        let mut gone = 0;
+        while store.len() - gone > rows_kept(context) * self.width {
+            let index = ((self.first * self.width + gone) / block) as u32;
+            let bytes: Vec<u8> =
+                store[gone..gone + block].iter().flat_map(|value| value.to_le_bytes()).collect();
+            context.store.append_bytes(BlockId { stream: STREAM, layer: 0, index }, &bytes)?;
+            gone += block;
         }
+        store.drain(..gone);
+        self.first += gone / self.width;
+        Ok(())
     }
 
-    /// Forgets all rows from `len` on.
+    /// Rows `first .. first + count`. On a device they are a view, to be used before the next row is appended.
+    pub(crate) fn slice(
+        &self,
+        first: usize,
+        count: usize,
+        context: Option<&Context>,
+    ) -> Result<Activations, CoreError> {
+        let store = match &self.store {
+            Store::Host(store) => store,
+            Store::Device(store) => return Activations::from_tensor(store.rows()?.narrow(0, first, count)?),
+        };
+        let mut values = Vec::with_capacity(count * self.width);
+        let end = first + count;
+        if let Some(context) = context {
+            let block = context.shape.block;
+            for index in first / block..end.min(self.first).div_ceil(block) {
+                let id = BlockId { stream: STREAM, layer: 0, index: index as u32 };
+                let bytes = context.store.bytes(id)?;
+                let (from, to) = (first.max(index * block), end.min((index + 1) * block));
+                let row = self.width * size_of::<f32>();
+                let Some(bytes) = bytes.get((from - index * block) * row..(to - index * block) * row) else {
+                    return Err(CoreError::mismatch("bytes of hidden states", block * row, bytes.len()));
+                };
+                values.extend(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+            }
+        }
+        let from = first.max(self.first);
+        if from < end {
+            let found = store.get((from - self.first) * self.width..(end - self.first) * self.width);
+            let found = found.ok_or_else(|| {
+                CoreError::mismatch("rows", format!("at most {}", self.first + store.len() / self.width), end)
+            })?;
+            values.extend_from_slice(found);
+        }
+        Activations::from_host(count, self.width, values)
+    }
+
+    /// Forgets all rows from `len` on; of rows in the cold store whole blocks can stay.
     pub(crate) fn truncate(&mut self, len: usize) {
         match &mut self.store {
-            Store::Host(store) => store.truncate(len * self.width),
+            Store::Host(store) => store.truncate(len.saturating_sub(self.first) * self.width),
             Store::Device(store) => store.truncate(len),
         }
+        self.first = self.first.min(len);
     }
 
     /// Bytes allocated, room for further rows included.
@@ -82,4 +131,14 @@ impl HiddenStates {
             Store::Device(store) => store.bytes(),
         }
     }
+
+    /// Rows in memory of a text of `tokens` tokens, at most.
+    pub(crate) fn rows_for(tokens: usize, context: Option<&Context>) -> usize {
+        context.map_or(tokens, |context| tokens.min(rows_kept(context) + CHUNK_ROWS))
+    }
+}
+
+/// Rows that stay in memory between two steps.
+fn rows_kept(context: &Context) -> usize {
+    context.shape.hot
 }

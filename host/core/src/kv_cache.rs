@@ -4,7 +4,10 @@ use candle_core::Tensor;
 use modularbase_graph::KvLayer;
 use modularbase_kernels::ThreadPool;
 
-use crate::CoreError;
+use crate::{
+    CoreError,
+    context::{Context, Group, LayerWindow, WindowStep, WindowedLayer, layer_bytes},
+};
 
 /// Precision of keys and values in host memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +26,8 @@ pub(crate) const GROWTH_TOKENS: usize = 256;
 pub struct KvCache {
     layers: Vec<LayerCache>,
     len: usize,
+    /// The window, and this cache's name in its cold store.
+    context: Option<(Context, Box<str>)>,
 }
 
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub(crate) struct LayerCache {
     pub(crate) width: usize,
     pub(crate) keys: KvRows,
     pub(crate) values: KvRows,
+    pub(crate) window: LayerWindow,
 }
 
 /// Rows of one layer's keys or values.
@@ -116,7 +122,8 @@ impl KvRows {
         Ok(())
     }
 
-    fn truncate(&mut self, len: usize, width: usize) {
+    /// Forgets all rows from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize, width: usize) {
         match self {
             Self::F32(store) => store.truncate(len * width),
             Self::F16(store) => store.truncate(len * width),
@@ -154,9 +161,20 @@ impl KvCache {
     fn with(layers: &[KvLayer], rows: impl Fn() -> KvRows) -> Self {
         let layers = layers
             .iter()
-            .map(|layer| LayerCache { width: layer.width(), keys: rows(), values: rows() })
+            .map(|layer| LayerCache {
+                width: layer.width(),
+                keys: rows(),
+                values: rows(),
+                window: LayerWindow::default(),
+            })
             .collect();
-        Self { layers, len: 0 }
+        Self { layers, len: 0, context: None }
+    }
+
+    /// Keeps it in a window from now on, with `stream` as its name in the cold store. It must be empty.
+    pub(crate) fn within(mut self, context: Option<&Context>, stream: &str) -> Self {
+        self.context = context.map(|context| (context.clone(), stream.into()));
+        self
     }
 
     /// Tokens held.
@@ -171,7 +189,8 @@ impl KvCache {
 
     /// Bytes allocated for keys and values, room for further tokens included.
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(|layer| layer.keys.bytes() + layer.values.bytes()).sum()
+        let of_layer = |layer: &LayerCache| layer.keys.bytes() + layer.values.bytes() + layer.window.bytes();
+        self.layers.iter().map(of_layer).sum()
     }
 
     /// Bytes that a cache of `tokens` tokens in host memory takes, for a reservation made beforehand.
@@ -184,12 +203,25 @@ impl KvCache {
         layers.iter().map(|layer| 2 * layer.width() * rows * size).sum()
     }
 
+    /// As [`KvCache::host_bytes`], in a window where there is one.
+    pub(crate) fn host_bytes_within(
+        layers: &[KvLayer],
+        dtype: KvDtype,
+        tokens: usize,
+        context: Option<&Context>,
+    ) -> usize {
+        let Some(Context { shape, .. }) = context else { return Self::host_bytes(layers, dtype, tokens) };
+        let windows: usize = layers.iter().map(|layer| layer_bytes(shape, *layer, tokens)).sum();
+        windows + Self::host_bytes(layers, dtype, tokens.min(shape.capacity()))
+    }
+
     /// Forgets all tokens from `len` on. A forward pass that failed half-way is undone by this too.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         for layer in &mut self.layers {
-            layer.keys.truncate(self.len, layer.width);
-            layer.values.truncate(self.len, layer.width);
+            let rows = layer.window.rows(self.len);
+            layer.keys.truncate(rows, layer.width);
+            layer.values.truncate(rows, layer.width);
         }
     }
 
@@ -199,6 +231,50 @@ impl KvCache {
 
     pub(crate) fn layer_mut(&mut self, index: usize) -> &mut LayerCache {
         &mut self.layers[index]
+    }
+
+    /// Appends the keys and values of a step's rows to a layer.
+    pub(crate) fn append(
+        &mut self,
+        index: usize,
+        step: &mut WindowStep<'_>,
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<(), CoreError> {
+        let cache = &mut self.layers[index];
+        match &self.context {
+            Some((context, stream)) => {
+                WindowedLayer { cache, context, stream, index, step }.append(self.len, keys, values)
+            }
+            None => {
+                cache.keys.append(step.pool, keys, cache.width)?;
+                cache.values.append(step.pool, values, cache.width)
+            }
+        }
+    }
+
+    /// What the next rows of a step attend to, of which `done` were told before and `left` are left. `queries` are those
+    /// of the rows that are left.
+    pub(crate) fn next_group(
+        &mut self,
+        index: usize,
+        step: &mut WindowStep<'_>,
+        (done, left): (usize, usize),
+        queries: &[f32],
+    ) -> Result<Group, CoreError> {
+        let position = self.len + done;
+        let cache = &mut self.layers[index];
+        match &self.context {
+            Some((context, stream)) => {
+                WindowedLayer { cache, context, stream, index, step }.next_group(position, left, queries)
+            }
+            None => Ok(Group { rows: left, first: 0, past: position }),
+        }
+    }
+
+    /// Blocks that came back for the last step, in the first layer.
+    pub(crate) fn retrieved_blocks(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.window.retrieved())
     }
 
     pub(crate) fn layer_count(&self) -> usize {

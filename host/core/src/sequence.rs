@@ -3,6 +3,7 @@
 use crate::{
     Activations, BaseCore, BehindCaches, CoreError, KvCache, Mixture,
     behind_slot::BehindSlot,
+    context::{Context, ContextTokens},
     hidden_states::HiddenStates,
     kv_cache::{GROWTH_TOKENS, make_room},
 };
@@ -19,12 +20,29 @@ pub struct Sequence {
     pub(crate) hidden: HiddenStates,
     /// `None` while it is detached.
     pub(crate) behind: Option<BehindSlot>,
+    pub(crate) context: Option<Context>,
 }
 
 impl Sequence {
     /// An empty sequence for a mixture.
     pub fn new(core: &BaseCore, mixture: Mixture) -> Self {
-        Self { behind: Some(BehindSlot::new(core, mixture)), ..Self::detached(core) }
+        Self { behind: Some(BehindSlot::new(core, mixture, None)), ..Self::detached(core) }
+    }
+
+    /// An empty sequence without a mixture whose caches stay in a window: it may be longer than the base's context. The
+    /// store is its own, and holds no tokens yet.
+    ///
+    /// # Errors
+    /// An executor that keeps no windows.
+    pub fn within(core: &BaseCore, context: Context) -> Result<Self, CoreError> {
+        if !core.backend().keeps_windows() {
+            let device = core.backend().device();
+            let reason =
+                "it keeps the whole context in device memory; use --device cpu for a window".to_owned();
+            return Err(CoreError::Device { device, reason });
+        }
+        let understanding = core.understanding.new_cache().within(Some(&context), "understanding");
+        Ok(Self { understanding, context: Some(context), ..Self::detached(core) })
     }
 
     /// An empty sequence without a mixture: to be [attached](Sequence::attach) before it is advanced.
@@ -34,7 +52,22 @@ impl Sequence {
             understanding: core.understanding.new_cache(),
             hidden: HiddenStates::new(core.shape().hidden_size),
             behind: None,
+            context: None,
         }
+    }
+
+    /// The window, where there is one.
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
+
+    /// Which of its tokens are hot and which cold, where there is a window.
+    pub fn context_tokens(&self) -> Option<ContextTokens> {
+        let Context { shape, store } = self.context.as_ref()?;
+        let tokens = self.tokens.len();
+        let cold = shape.cold_blocks(tokens) * shape.block;
+        let retrieved = self.understanding.retrieved_blocks() * shape.block;
+        Some(ContextTokens { tokens, hot: tokens - cold, cold, retrieved, store: store.stats() })
     }
 
     /// Tokens so far.
@@ -52,14 +85,14 @@ impl Sequence {
     /// # Errors
     /// The device fails.
     pub fn hidden(&self) -> Result<Activations, CoreError> {
-        self.hidden.slice(0, self.tokens.len())
+        self.hidden.slice(0, self.tokens.len(), self.context.as_ref())
     }
 
     /// Changes the mixture. What lies behind the slot is forgotten and recomputed at the next step, unless the
     /// mixture is the one in force.
     pub fn set_mixture(&mut self, core: &BaseCore, mixture: Mixture) {
         if !self.mixture().is_some_and(|known| known.same_as(&mixture)) {
-            self.behind = Some(BehindSlot::new(core, mixture));
+            self.behind = Some(BehindSlot::new(core, mixture, self.context.as_ref()));
         }
     }
 
@@ -73,11 +106,36 @@ impl Sequence {
     /// with the same weights, to the bit, and as far as their tokens are this sequence's; otherwise what lies behind
     /// the slot is recomputed at the next step.
     pub fn attach(&mut self, core: &BaseCore, mixture: Mixture, caches: Option<BehindCaches>) {
-        self.behind = Some(BehindSlot::with(core, mixture, caches, &self.tokens));
+        self.behind = Some(BehindSlot::with(core, mixture, caches, &self.tokens, self.context.as_ref()));
     }
 
-    /// Forgets all tokens from `len` on. Memory is kept for the tokens to come.
-    pub fn truncate(&mut self, len: usize) {
+    /// Forgets all tokens from `len` on, and tells how many are left. Memory is kept for the tokens to come.
+    ///
+    /// In a window that has left the text's end behind, hot tokens come back from their cold blocks, as exact as these
+    /// are: so the text is cut where a block ends, and one that needs no cold blocks is forgotten whole, so that it is
+    /// computed again to the bit.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let len = match &self.context {
+            Some(Context { shape, .. }) if len < self.tokens.len() => {
+                let start = shape.start(self.tokens.len().saturating_sub(1));
+                if start > 0 && len <= shape.whole() {
+                    0
+                } else if len < start {
+                    len / shape.block * shape.block
+                } else {
+                    len
+                }
+            }
+            _ => len.min(self.tokens.len()),
+        };
+        self.cut(len);
+        len
+    }
+
+    fn cut(&mut self, len: usize) {
+        if let Some(context) = &self.context {
+            context.store.truncate(len);
+        }
         self.tokens.truncate(len);
         self.understanding.truncate(len);
         self.hidden.truncate(len);
@@ -97,17 +155,41 @@ impl Sequence {
     /// Bytes that a sequence takes with this mixture once it has grown to `tokens` tokens, for a reservation
     /// beforehand. It takes more where it was longer before.
     pub fn bytes_for(core: &BaseCore, mixture: &Mixture, tokens: usize) -> usize {
-        let experts = mixture.parts().iter().map(|(expert, _)| expert.plan().cache_bytes(tokens));
-        Self::detached_bytes_for(core, tokens) + core.fusion.cache_bytes(tokens) + experts.sum::<usize>()
+        Self::bytes_within(core, mixture, tokens, None)
+    }
+
+    /// As [`Sequence::bytes_for`], in a window where there is one; decoded cold blocks are not part of it.
+    pub fn bytes_within(
+        core: &BaseCore,
+        mixture: &Mixture,
+        tokens: usize,
+        context: Option<&Context>,
+    ) -> usize {
+        let experts = mixture.parts().iter().map(|(expert, _)| expert.plan().cache_bytes(tokens, context));
+        let behind = core.fusion.cache_bytes(tokens, context) + experts.sum::<usize>();
+        behind + Self::front_bytes(core, tokens, context)
     }
 
     /// As [`Sequence::bytes_for`], for a detached one.
     pub fn detached_bytes_for(core: &BaseCore, tokens: usize) -> usize {
-        let a_token = size_of::<u32>() + core.shape().hidden_size * size_of::<f32>();
-        core.understanding.cache_bytes(tokens) + tokens.next_multiple_of(GROWTH_TOKENS) * a_token
+        Self::front_bytes(core, tokens, None)
+    }
+
+    fn front_bytes(core: &BaseCore, tokens: usize, context: Option<&Context>) -> usize {
+        let grown = |rows: usize| rows.next_multiple_of(GROWTH_TOKENS);
+        let hidden = grown(HiddenStates::rows_for(tokens, context)) * core.shape().hidden_size;
+        let tokens_bytes = grown(tokens) * size_of::<u32>();
+        core.understanding.cache_bytes(tokens, context) + hidden * size_of::<f32>() + tokens_bytes
+    }
+
+    pub(crate) fn append_hidden(&mut self, rows: &Activations) -> Result<(), CoreError> {
+        self.hidden.append(rows, self.context.as_ref())
     }
 
     pub(crate) fn push_tokens(&mut self, tokens: &[u32]) {
+        if let Some(context) = &self.context {
+            context.store.extend(tokens);
+        }
         make_room(&mut self.tokens, tokens.len(), 1);
         self.tokens.extend_from_slice(tokens);
     }

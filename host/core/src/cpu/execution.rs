@@ -8,15 +8,16 @@ use std::{
     },
 };
 
-use modularbase_graph::{InputKind, KvLayer, RopeLayout};
+use modularbase_graph::{InputKind, KvLayer, RopeLayout, RopeSpec};
 use modularbase_kernels::{
     self as kernels, AttentionJob, KvSlice, LinearOutput, Matrix, RopeAngles, Scratch, ThreadPool,
 };
 
 use crate::{
-    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
+    Activations, Context, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
     backend::{check_call, finish_call, positions},
-    kv_cache::{KvRows, LayerCache},
+    context::{KeyRotation, WindowScratch, WindowStep},
+    kv_cache::KvRows,
 };
 
 use super::step::{MoeExpert, Program, Step};
@@ -28,12 +29,16 @@ pub(super) struct Workspace {
     /// For each distinct rotary embedding of the plan that runs.
     angles: Vec<RopeAngles>,
     scratch: Scratch,
+    window: WindowScratch,
 }
 
 impl Workspace {
     fn bytes(&self) -> usize {
         let buffers = self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>();
-        buffers + self.angles.iter().map(RopeAngles::bytes).sum::<usize>() + self.scratch.bytes()
+        buffers
+            + self.angles.iter().map(RopeAngles::bytes).sum::<usize>()
+            + self.scratch.bytes()
+            + self.window.bytes()
     }
 }
 
@@ -82,6 +87,15 @@ impl CpuPlan {
         Self { program, pool, kv_dtype, workspace, frequencies }
     }
 
+    fn key_rotation(&self, rope: usize) -> KeyRotation<'_> {
+        let spec = &self.program.ropes[rope];
+        KeyRotation {
+            frequencies: &self.frequencies[rope],
+            head_dim: spec.head_dim,
+            layout: rope_layout(spec),
+        }
+    }
+
     fn run(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>]) -> Result<Vec<f32>, CoreError> {
         let rows = input.rows();
         let (widths, output) = (&self.program.widths, self.program.output);
@@ -111,7 +125,7 @@ impl CpuPlan {
         workspace: &mut Workspace,
     ) -> Result<(), CoreError> {
         let rows = input.rows();
-        let Workspace { buffers, angles, scratch } = workspace;
+        let Workspace { buffers, angles, scratch, window } = workspace;
         if let (Some((_, Some(buffer))), PlanInput::Hidden(hidden)) = (self.program.input, input) {
             let values = hidden
                 .as_host()
@@ -125,9 +139,17 @@ impl CpuPlan {
         for (angles, frequencies) in angles.iter_mut().zip(&self.frequencies) {
             angles.set(&positions, frequencies);
         }
-        let mut call = Call { plan: self, rows, input, sequences, angles, buffers, scratch };
+        let mut call = Call { plan: self, rows, input, sequences, angles, buffers, scratch, window };
         self.program.steps.iter().try_for_each(|step| call.step(step))
     }
+}
+
+/// One layer's cache, and what goes before its attention.
+#[derive(Clone, Copy)]
+struct KeyLayer<'a> {
+    cache: usize,
+    heads: usize,
+    rotation: Option<KeyRotation<'a>>,
 }
 
 struct Call<'a, 'b> {
@@ -138,6 +160,7 @@ struct Call<'a, 'b> {
     angles: &'a [RopeAngles],
     buffers: &'a mut [Vec<f32>],
     scratch: &'a mut Scratch,
+    window: &'a mut WindowScratch,
 }
 
 impl Call<'_, '_> {
@@ -185,17 +208,15 @@ impl Call<'_, '_> {
             }),
             Step::Rope { inout, rope } => {
                 let spec = &self.plan.program.ropes[*rope];
-                let layout = match spec.layout {
-                    RopeLayout::Half => kernels::RopeLayout::HalfSplit,
-                    RopeLayout::Interleaved => kernels::RopeLayout::Interleaved,
-                };
+                let layout = rope_layout(spec);
                 let x = &mut self.buffers[*inout];
                 Ok(kernels::rope(pool, x, spec.head_dim, &self.angles[*rope], layout)?)
             }
-            Step::Attention { q, k, v, cache, heads, causal, out } => {
-                self.append_kv(*cache, *k, *v)?;
-                let (heads, causal) = (*heads, *causal);
-                self.write(*out, |call, out| call.attention(*q, *cache, heads, causal, out))
+            Step::Attention { q, k, v, key_rope, cache, heads, causal, out } => {
+                let rotation = key_rope.map(|rope| self.plan.key_rotation(rope));
+                let layer = KeyLayer { cache: *cache, heads: *heads, rotation };
+                self.append_kv(layer, *k, *v)?;
+                self.write(*out, |call, out| call.attention(*q, layer, *causal, out))
             }
             Step::Silu { x, out } => {
                 self.write(*out, |call, out| Ok(kernels::silu(pool, &call.buffers[*x], out)?))
@@ -259,46 +280,70 @@ impl Call<'_, '_> {
         Ok(())
     }
 
-    fn append_kv(&mut self, cache: usize, k: usize, v: usize) -> Result<(), CoreError> {
+    fn append_kv(&mut self, layer: KeyLayer<'_>, k: usize, v: usize) -> Result<(), CoreError> {
         let (mut keys, mut values) = (self.buffers[k].as_slice(), self.buffers[v].as_slice());
+        let KeyLayer { cache, heads, rotation } = layer;
+        let (pool, layer) = (&self.plan.pool, self.plan.program.kv_layers[cache]);
+        let mut step = WindowStep { pool, heads, layer, rotation, scratch: self.window };
         for sequence in self.sequences.iter_mut() {
-            let LayerCache { width, keys: key_rows, values: value_rows } = sequence.cache.layer_mut(cache);
-            let count = sequence.rows * *width;
-            key_rows.append(&self.plan.pool, &keys[..count], *width)?;
-            value_rows.append(&self.plan.pool, &values[..count], *width)?;
+            let count = sequence.rows * layer.width();
+            sequence.cache.append(cache, &mut step, &keys[..count], &values[..count])?;
             (keys, values) = (&keys[count..], &values[count..]);
         }
         Ok(())
     }
 
+    /// Rows that attend to the same keys go into one job; the next ones of every sequence run together.
     fn attention(
         &mut self,
         q: usize,
-        cache: usize,
-        heads: usize,
+        layer: KeyLayer<'_>,
         causal: bool,
-        mut out: &mut [f32],
+        out: &mut [f32],
     ) -> Result<(), CoreError> {
+        let KeyLayer { cache, heads, rotation } = layer;
         let shape = self.plan.program.attention_shape(cache, heads, causal);
+        let (pool, layer) = (&self.plan.pool, self.plan.program.kv_layers[cache]);
         let width = heads * shape.head_dim;
-        let mut queries = self.buffers[q].as_slice();
-        let mut jobs = Vec::with_capacity(self.sequences.len());
-        for sequence in self.sequences.iter().filter(|sequence| sequence.rows > 0) {
-            let past = sequence.cache.len();
-            let store = sequence.cache.layer(cache);
-            let (q, rest) = queries.split_at(sequence.rows * width);
-            let (own_out, rest_out) = out.split_at_mut(sequence.rows * width);
-            jobs.push(AttentionJob {
-                q,
-                keys: kv_slice(&store.keys)?,
-                values: kv_slice(&store.values)?,
-                kv_len: past + sequence.rows,
-                past,
-                out: own_out,
-            });
-            (queries, out) = (rest, rest_out);
+        let queries = self.buffers[q].as_slice();
+        let mut done = vec![0; self.sequences.len()];
+        loop {
+            let mut step = WindowStep { pool, heads, layer, rotation, scratch: self.window };
+            let mut groups = Vec::with_capacity(done.len());
+            let mut first = 0;
+            for (sequence, &done) in self.sequences.iter_mut().zip(&done) {
+                let left = sequence.rows - done;
+                let own = &queries[(first + done) * width..(first + sequence.rows) * width];
+                groups.push(match left {
+                    0 => None,
+                    _ => Some(sequence.cache.next_group(cache, &mut step, (done, left), own)?),
+                });
+                first += sequence.rows;
+            }
+            let mut rest = (queries, &mut *out);
+            let mut jobs = Vec::with_capacity(groups.len());
+            for ((sequence, done), group) in self.sequences.iter().zip(&mut done).zip(groups) {
+                let (own, queries) = rest.0.split_at(sequence.rows * width);
+                let (own_out, out) = rest.1.split_at_mut(sequence.rows * width);
+                rest = (queries, out);
+                let Some(group) = group else { continue };
+                let rows = *done * width..(*done + group.rows) * width;
+                *done += group.rows;
+                let store = sequence.cache.layer(cache);
+                jobs.push(AttentionJob {
+                    q: &own[rows.clone()],
+                    keys: kv_slice(&store.keys, group.first * store.width)?,
+                    values: kv_slice(&store.values, group.first * store.width)?,
+                    kv_len: group.past + group.rows,
+                    past: group.past,
+                    out: &mut own_out[rows],
+                });
+            }
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            kernels::attention(pool, &mut jobs, shape, self.scratch)?;
         }
-        Ok(kernels::attention(&self.plan.pool, &mut jobs, shape, self.scratch)?)
     }
 
     /// For each expert, the rows that chose it go through its feed-forward together.
@@ -366,10 +411,18 @@ fn top_experts(logits: &[f32], top_k: usize) -> Vec<(usize, f32)> {
     order.into_iter().zip(weights).map(|(expert, weight)| (expert, weight / sum)).collect()
 }
 
-fn kv_slice(rows: &KvRows) -> Result<KvSlice<'_>, CoreError> {
+fn rope_layout(spec: &RopeSpec) -> kernels::RopeLayout {
+    match spec.layout {
+        RopeLayout::Half => kernels::RopeLayout::HalfSplit,
+        RopeLayout::Interleaved => kernels::RopeLayout::Interleaved,
+    }
+}
+
+/// Values from number `first` on.
+fn kv_slice(rows: &KvRows, first: usize) -> Result<KvSlice<'_>, CoreError> {
     match rows {
-        KvRows::F32(values) => Ok(KvSlice::F32(values)),
-        KvRows::F16(values) => Ok(KvSlice::F16(values)),
+        KvRows::F32(values) => Ok(KvSlice::F32(&values[first..])),
+        KvRows::F16(values) => Ok(KvSlice::F16(&values[first..])),
         KvRows::Device(_) => Err(CoreError::mismatch("KV cache", "host memory", "a device tensor")),
     }
 }
@@ -391,8 +444,8 @@ impl Plan for CpuPlan {
         KvCache::on_host(self.kv_layers(), self.kv_dtype)
     }
 
-    fn cache_bytes(&self, tokens: usize) -> usize {
-        KvCache::host_bytes(self.kv_layers(), self.kv_dtype, tokens)
+    fn cache_bytes(&self, tokens: usize, context: Option<&Context>) -> usize {
+        KvCache::host_bytes_within(self.kv_layers(), self.kv_dtype, tokens, context)
     }
 
     fn plan_bytes(&self) -> usize {

@@ -216,8 +216,13 @@ impl<'a> Lowering<'a> {
                 let cache = self.graph.kv_layers().iter().position(|known| known.layer == *layer);
                 let cache = cache.ok_or_else(|| CoreError::mismatch("KV layer", "known", layer))?;
                 let (q, k, v) = (self.buffer(inputs[0])?, self.buffer(inputs[1])?, self.buffer(inputs[2])?);
+                let key_rope = match &self.nodes()[inputs[1]].op {
+                    Op::Rope(spec) => self.ropes.iter().position(|known| known == spec),
+                    _ => None,
+                };
                 let out = self.define(id)?;
-                self.steps.push(Step::Attention { q, k, v, cache, heads: *heads, causal: *causal, out });
+                let (heads, causal) = (*heads, *causal);
+                self.steps.push(Step::Attention { q, k, v, key_rope, cache, heads, causal, out });
                 inputs.iter().for_each(|&input| self.release(input));
             }
             Op::Silu => self.unary(id, |x, out| Step::Silu { x, out })?,

@@ -70,6 +70,10 @@ impl Backend for CpuBackend {
         Ok(Weight::CpuVector(tensor.to_f32()?.into()))
     }
 
+    fn keeps_windows(&self) -> bool {
+        true
+    }
+
     fn multiplies_deltas(&self) -> bool {
         true
     }

@@ -26,23 +26,91 @@ pub(super) struct MoeExpert {
 
 /// One operation; `x` and its like are read, `out` buffers written, `inout` buffers changed in place.
 pub(super) enum Step {
-    Embedding { table: Arc<Matrix>, out: Buffer },
-    Linear { x: Buffer, targets: Vec<LinearTarget> },
-    RmsNorm { x: Buffer, weight: Arc<[f32]>, eps: f32, out: Buffer },
-    LayerNorm { x: Buffer, weight: Arc<[f32]>, bias: Arc<[f32]>, eps: f32, out: Buffer },
-    Rope { inout: Buffer, rope: usize },
-    Attention { q: Buffer, k: Buffer, v: Buffer, cache: usize, heads: usize, causal: bool, out: Buffer },
-    Silu { x: Buffer, out: Buffer },
-    Gelu { x: Buffer, out: Buffer },
-    SiluMul { gate: Buffer, up: Buffer, out: Buffer },
-    Add { a: Buffer, b: Buffer, out: Buffer },
-    Mul { a: Buffer, b: Buffer, out: Buffer },
-    MulVector { inout: Buffer, vector: Arc<[f32]> },
-    Scale { x: Buffer, factor: f32, out: Buffer },
-    Softmax { inout: Buffer },
-    Concat { parts: Vec<Buffer>, out: Buffer },
-    Moe { x: Buffer, router: Arc<Matrix>, experts: Vec<MoeExpert>, top_k: usize, out: Buffer },
-    Copy { x: Buffer, out: Buffer },
+    Embedding {
+        table: Arc<Matrix>,
+        out: Buffer,
+    },
+    Linear {
+        x: Buffer,
+        targets: Vec<LinearTarget>,
+    },
+    RmsNorm {
+        x: Buffer,
+        weight: Arc<[f32]>,
+        eps: f32,
+        out: Buffer,
+    },
+    LayerNorm {
+        x: Buffer,
+        weight: Arc<[f32]>,
+        bias: Arc<[f32]>,
+        eps: f32,
+        out: Buffer,
+    },
+    Rope {
+        inout: Buffer,
+        rope: usize,
+    },
+    Attention {
+        q: Buffer,
+        k: Buffer,
+        v: Buffer,
+        key_rope: Option<usize>,
+        cache: usize,
+        heads: usize,
+        causal: bool,
+        out: Buffer,
+    },
+    Silu {
+        x: Buffer,
+        out: Buffer,
+    },
+    Gelu {
+        x: Buffer,
+        out: Buffer,
+    },
+    SiluMul {
+        gate: Buffer,
+        up: Buffer,
+        out: Buffer,
+    },
+    Add {
+        a: Buffer,
+        b: Buffer,
+        out: Buffer,
+    },
+    Mul {
+        a: Buffer,
+        b: Buffer,
+        out: Buffer,
+    },
+    MulVector {
+        inout: Buffer,
+        vector: Arc<[f32]>,
+    },
+    Scale {
+        x: Buffer,
+        factor: f32,
+        out: Buffer,
+    },
+    Softmax {
+        inout: Buffer,
+    },
+    Concat {
+        parts: Vec<Buffer>,
+        out: Buffer,
+    },
+    Moe {
+        x: Buffer,
+        router: Arc<Matrix>,
+        experts: Vec<MoeExpert>,
+        top_k: usize,
+        out: Buffer,
+    },
+    Copy {
+        x: Buffer,
+        out: Buffer,
+    },
 }
 
 /// A lowered graph.

@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, NodeId, Op, RopeSpec, Shape};
 
 use crate::{
-    Activations, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize, Weight,
-    WeightLookup,
+    Activations, Context, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
+    Weight, WeightLookup,
     backend::{check_call, finish_call, look_up, positions},
     kv_cache::KvRows,
     weight::TensorMatrix,
@@ -222,7 +222,7 @@ impl Plan for TensorPlan {
         KvCache::on_device(self.kv_layers())
     }
 
-    fn cache_bytes(&self, tokens: usize) -> usize {
+    fn cache_bytes(&self, tokens: usize, _: Option<&Context>) -> usize {
         KvCache::host_bytes(self.kv_layers(), KvDtype::F32, tokens)
     }
 

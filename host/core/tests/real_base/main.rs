@@ -7,3 +7,4 @@ mod detached;
 mod invariants;
 mod quantized_loss;
 mod reference_logits;
+mod window;

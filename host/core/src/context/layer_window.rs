@@ -1,0 +1,414 @@
+//! One layer's rows in a window: `[sinks][retrieved blocks][hot tokens]`, one after the other in its cache.
+
+use modularbase_context::{BlockId, BlockSummary, KvShape, encode_block};
+use modularbase_graph::KvLayer;
+use modularbase_kernels::{self as kernels, RopeAngles, RopeLayout, ThreadPool};
+
+use crate::{
+    CoreError,
+    kv_cache::{KvRows, LayerCache},
+};
+
+use super::{Context, block_choice::BlockChoice, window_shape::WindowShape};
+
+/// What a layer keeps of its window beside the rows.
+#[derive(Debug, Default)]
+pub(crate) struct LayerWindow {
+    /// Position of the first hot token; 0 while nothing is cold.
+    start: usize,
+    /// Row of the cache that it lies in.
+    row: usize,
+    /// What lies before it.
+    front: Front,
+    /// Keys before their rotation and values of the sinks, bits of f16; empty while nothing is cold.
+    sink_keys: Vec<u16>,
+    sink_values: Vec<u16>,
+    pub(super) choice: BlockChoice,
+}
+
+/// Sinks and retrieved blocks as they lie before the hot tokens.
+#[derive(Debug, Default)]
+struct Front {
+    rows: usize,
+    /// The position that the hot tokens began at when it was placed.
+    start: usize,
+    /// The retrieved blocks, in order.
+    blocks: Vec<usize>,
+}
+
+/// How keys are rotated: the last thing that a graph does to them before its attention.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyRotation<'a> {
+    pub(crate) frequencies: &'a [f32],
+    pub(crate) head_dim: usize,
+    pub(crate) layout: RopeLayout,
+}
+
+/// What the operations of a step on one layer need.
+pub(crate) struct WindowStep<'a> {
+    pub(crate) pool: &'a ThreadPool,
+    /// Query heads.
+    pub(crate) heads: usize,
+    pub(crate) layer: KvLayer,
+    /// `None`: keys have no rotation, or one that can't be taken off.
+    pub(crate) rotation: Option<KeyRotation<'a>>,
+    pub(crate) scratch: &'a mut WindowScratch,
+}
+
+/// Buffers that windows reuse from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct WindowScratch {
+    pub(super) floats: Vec<f32>,
+    bits: Vec<u16>,
+    pub(super) angles: RopeAngles,
+    /// Angles of the positions before the hot tokens, and what they were made for.
+    front_angles: RopeAngles,
+    front_start: usize,
+    front_frequencies: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+}
+
+impl WindowScratch {
+    pub(crate) fn bytes(&self) -> usize {
+        let floats = self.floats.capacity() + self.front_frequencies.capacity() + self.scores.capacity();
+        let angles = self.angles.bytes() + self.front_angles.bytes();
+        floats * size_of::<f32>() + self.bits.capacity() * size_of::<u16>() + angles
+    }
+}
+
+/// Rows of a step that attend to the same keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// How many of the step's rows.
+    pub(crate) rows: usize,
+    /// The cache's row that their keys begin at.
+    pub(crate) first: usize,
+    /// Keys before their own.
+    pub(crate) past: usize,
+}
+
+/// One layer's cache in a step.
+pub(crate) struct WindowedLayer<'a, 'b> {
+    pub(crate) cache: &'a mut LayerCache,
+    pub(crate) context: &'a Context,
+    pub(crate) stream: &'a str,
+    /// Which of the cache's layers it is.
+    pub(crate) index: usize,
+    pub(crate) step: &'a mut WindowStep<'b>,
+}
+
+impl WindowedLayer<'_, '_> {
+    /// Appends the keys and values of the tokens from `position` on.
+    pub(crate) fn append(&mut self, position: usize, keys: &[f32], values: &[f32]) -> Result<(), CoreError> {
+        let width = self.cache.width;
+        if self.cache.window.start > self.shape().start(position) {
+            self.restore(position)?;
+        }
+        let rows = self.cache.keys.len() / width;
+        if rows + keys.len() / width > self.shape().capacity() {
+            let unused = self.cache.window.row - self.cache.window.front.rows;
+            self.cache.keys.drop_first(unused * width);
+            self.cache.values.drop_first(unused * width);
+            self.cache.window.row -= unused;
+        }
+        self.cache.keys.append(self.step.pool, keys, width)?;
+        self.cache.values.append(self.step.pool, values, width)
+    }
+
+    /// Makes the cache ready for the next rows of a step, of which `left` are left and the first is at
+    /// `position`: what is no longer hot for them goes cold, and the blocks that suit their queries come
+    /// back.
+    pub(crate) fn next_group(
+        &mut self,
+        position: usize,
+        left: usize,
+        queries: &[f32],
+    ) -> Result<Group, CoreError> {
+        let shape = self.shape();
+        let start = shape.start(position);
+        if start == 0 {
+            let whole = shape.whole() - position;
+            return Ok(Group { rows: left.min(whole), first: 0, past: position });
+        }
+        let rows = left.min((position / shape.block + 1) * shape.block - position);
+        self.let_go(start)?;
+        let width = self.step.heads * self.step.layer.head_dim;
+        let blocks = self.choose(position, rows, &queries[..rows * width])?;
+        self.place(blocks)?;
+        let window = &self.cache.window;
+        let front = window.front.rows;
+        Ok(Group { rows, first: window.row - front, past: front + position - start })
+    }
+
+    fn block_id(&self, index: usize) -> BlockId<'_> {
+        BlockId { stream: self.stream, layer: self.index as u32, index: index as u32 }
+    }
+
+    pub(super) fn shape(&self) -> WindowShape {
+        self.context.shape
+    }
+
+    /// Hot blocks before position `start` go cold.
+    fn let_go(&mut self, start: usize) -> Result<(), CoreError> {
+        let WindowShape { block, sinks, bits, .. } = self.shape();
+        if self.cache.window.start == 0 {
+            (self.cache.window.sink_keys, self.cache.window.sink_values) = self.cold_rows(0, sinks)?;
+        }
+        let KvLayer { kv_heads, head_dim, .. } = self.step.layer;
+        let kv_shape = KvShape { kv_heads, head_dim, block_tokens: block };
+        for position in (self.cache.window.start..start).step_by(block) {
+            let (keys, values) = self.cold_rows(position, block)?;
+            let index = position / block;
+            let (encoded, summary) =
+                (encode_block(bits, kv_shape, &keys, &values), BlockSummary::of(kv_shape, &keys));
+            self.context.store.append(self.block_id(index), bits, kv_shape, &encoded, &summary)?;
+            if position >= sinks {
+                let floats = &self.step.scratch.floats;
+                self.cache.window.choice.learn(floats, kv_shape.width());
+            }
+        }
+        let window = &mut self.cache.window;
+        window.row += start - window.start;
+        window.start = start;
+        Ok(())
+    }
+
+    /// Keys before their rotation and values of hot tokens, bits of f16. The keys stay in the scratch as f32.
+    fn cold_rows(&mut self, position: usize, count: usize) -> Result<(Vec<u16>, Vec<u16>), CoreError> {
+        let LayerCache { width, keys, values, window } = &mut *self.cache;
+        let values_in = count * *width;
+        let first = (window.row + position - window.start) * *width;
+        let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
+        let WindowScratch { floats, angles, .. } = &mut **scratch;
+        floats.resize(values_in, 0.0);
+        keys.read(pool, first, floats)?;
+        if let Some(KeyRotation { frequencies, head_dim, layout }) = *rotation {
+            angles.set_range(-(position as i64), -1, count, frequencies);
+            kernels::rope(pool, floats, head_dim, angles, layout)?;
+        }
+        let mut key_bits = vec![0; values_in];
+        kernels::f32_to_f16(pool, floats, &mut key_bits)?;
+        let mut value_bits = vec![0; values_in];
+        values.read_f16(pool, first, &mut value_bits)?;
+        Ok((key_bits, value_bits))
+    }
+
+    /// Puts sinks and blocks right before the hot tokens, as far as they don't lie there already.
+    fn place(&mut self, blocks: Vec<usize>) -> Result<(), CoreError> {
+        let WindowShape { block, sinks, .. } = self.shape();
+        let rows = sinks + blocks.len() * block;
+        let (start, row) = (self.cache.window.start, self.cache.window.row);
+        let front = std::mem::take(&mut self.cache.window.front);
+        let stays = front.start == start && front.rows == rows;
+        self.turn_front(start)?;
+        // Runs of neighbours that changed are rotated together.
+        let mut first = 0;
+        while first < blocks.len() {
+            let same = |slot: usize| stays && front.blocks[slot] == blocks[slot];
+            if same(first) {
+                first += 1;
+                continue;
+            }
+            let count = blocks[first..].iter().enumerate().take_while(|(i, _)| !same(first + i)).count();
+            let run = &blocks[first..first + count];
+            let at = row - (blocks.len() - first) * block;
+            self.place_blocks(run, at)?;
+            first += count;
+        }
+        if !stays && sinks > 0 {
+            let LayerCache { width, keys, values, window } = &mut *self.cache;
+            let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
+            let WindowScratch { floats, front_angles, .. } = &mut **scratch;
+            floats.resize(window.sink_keys.len(), 0.0);
+            kernels::f16_to_f32(pool, &window.sink_keys, floats)?;
+            if let Some(KeyRotation { head_dim, layout, .. }) = *rotation {
+                let first = front_angles.positions() - rows;
+                kernels::rope_rows(pool, floats, head_dim, front_angles, first..first + sinks, layout)?;
+            }
+            keys.write(pool, (row - rows) * *width, floats)?;
+            values.write_f16(pool, (row - rows) * *width, &window.sink_values)?;
+        }
+        self.cache.window.front = Front { rows, start, blocks };
+        Ok(())
+    }
+
+    /// Puts blocks that lie beside each other into the rows from `at` on.
+    fn place_blocks(&mut self, blocks: &[usize], at: usize) -> Result<(), CoreError> {
+        let block = self.shape().block;
+        let LayerCache { width, keys, values, window } = &mut *self.cache;
+        let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
+        let WindowScratch { floats, front_angles, .. } = &mut **scratch;
+        let each = block * *width;
+        floats.resize(blocks.len() * each, 0.0);
+        for (slot, (&index, floats)) in blocks.iter().zip(floats.chunks_exact_mut(each)).enumerate() {
+            let id = BlockId { stream: self.stream, layer: self.index as u32, index: index as u32 };
+            let found = self.context.store.block(id)?;
+            kernels::f16_to_f32(pool, &found.keys, floats)?;
+            values.write_f16(pool, at * *width + slot * each, &found.values)?;
+        }
+        if let Some(KeyRotation { head_dim, layout, .. }) = *rotation {
+            let first = front_angles.positions() - (window.row - at);
+            let rows = first..first + blocks.len() * block;
+            kernels::rope_rows(pool, floats, head_dim, front_angles, rows, layout)?;
+        }
+        keys.write(pool, at * *width, floats)
+    }
+
+    /// Angles of the positions right before `start`, for as many rows as a front may have.
+    fn turn_front(&mut self, start: usize) -> Result<(), CoreError> {
+        let rows = self.shape().front().min(start);
+        let Some(KeyRotation { frequencies, .. }) = self.step.rotation else { return Ok(()) };
+        let scratch = &mut *self.step.scratch;
+        let known = scratch.front_start == start
+            && scratch.front_angles.positions() == rows
+            && scratch.front_frequencies == frequencies;
+        if !known {
+            scratch.front_angles.set_range((start - rows) as i64, 1, rows, frequencies);
+            scratch.front_start = start;
+            scratch.front_frequencies = frequencies.to_vec();
+        }
+        Ok(())
+    }
+
+    /// After a text was cut back: tokens that are hot for a row at `position` and had gone cold are made hot
+    /// again, as exact as their blocks are.
+    fn restore(&mut self, position: usize) -> Result<(), CoreError> {
+        let shape = self.shape();
+        let start = shape.start(position);
+        let old = self.cache.window.start;
+        let width = self.cache.width;
+        let from = if start == 0 { shape.sinks } else { start };
+        let kept = position.saturating_sub(old);
+        let mut survivors = [vec![0.0; kept * width], vec![0.0; kept * width]];
+        let first = self.cache.window.row * width;
+        self.cache.keys.read(self.step.pool, first, &mut survivors[0])?;
+        self.cache.values.read(self.step.pool, first, &mut survivors[1])?;
+        let mut keys = Vec::new();
+        let mut values = Vec::new();
+        let mut widen = |found: (&[u16], &[u16])| -> Result<(), CoreError> {
+            for (to, bits) in [(&mut keys, found.0), (&mut values, found.1)] {
+                let old = to.len();
+                to.resize(old + bits.len(), 0.0);
+                kernels::f16_to_f32(self.step.pool, bits, &mut to[old..])?;
+            }
+            Ok(())
+        };
+        if start == 0 {
+            widen((&self.cache.window.sink_keys, &self.cache.window.sink_values))?;
+        }
+        let end = position.min(old);
+        for index in from / shape.block..end.div_ceil(shape.block) {
+            let found = self.context.store.block(self.block_id(index))?;
+            widen((&found.keys, &found.values))?;
+        }
+        let restored = end - start;
+        keys.truncate(restored * width);
+        values.truncate(restored * width);
+        if let Some(KeyRotation { frequencies, head_dim, layout }) = self.step.rotation {
+            let angles = &mut self.step.scratch.angles;
+            angles.set_range(start as i64, 1, restored, frequencies);
+            kernels::rope(self.step.pool, &mut keys, head_dim, angles, layout)?;
+        }
+        let row = if start == 0 { 0 } else { shape.front() };
+        for (store, found, kept) in
+            [(&mut self.cache.keys, keys, &survivors[0]), (&mut self.cache.values, values, &survivors[1])]
+        {
+            store.truncate(0, width);
+            for rows in [&vec![0.0; row * width], &found, kept] {
+                store.append(self.step.pool, rows, width)?;
+            }
+        }
+        let cold = start.saturating_sub(shape.sinks) / shape.block;
+        let window = &mut self.cache.window;
+        window.choice.truncate(cold, width);
+        *window = LayerWindow { start, row, front: Front::default(), ..std::mem::take(window) };
+        Ok(())
+    }
+}
+
+impl LayerWindow {
+    /// The cache's rows that hold tokens before position `len`, what lies before the hot tokens included.
+    pub(crate) fn rows(&self, len: usize) -> usize {
+        self.row + len.saturating_sub(self.start)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let bits = self.sink_keys.capacity() + self.sink_values.capacity();
+        bits * size_of::<u16>() + self.front.blocks.capacity() * size_of::<usize>() + self.choice.bytes()
+    }
+
+    /// Blocks before the hot tokens now.
+    pub(crate) fn retrieved(&self) -> usize {
+        self.front.blocks.len()
+    }
+}
+
+/// Bytes of a [`LayerWindow`] with so many cold blocks, at most.
+pub(super) fn bytes(shape: &WindowShape, width: usize, blocks: usize) -> usize {
+    let sinks = 2 * shape.sinks * width * size_of::<u16>();
+    sinks + shape.retrieved * size_of::<usize>() + BlockChoice::bytes_for(width, blocks)
+}
+
+impl KvRows {
+    /// Values held.
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(store) => store.len(),
+            Self::F16(store) => store.len(),
+            Self::Device(_) => 0,
+        }
+    }
+
+    /// Widens values from number `first` on.
+    fn read(&self, pool: &ThreadPool, first: usize, out: &mut [f32]) -> Result<(), CoreError> {
+        match self {
+            Self::F32(store) => out.copy_from_slice(&store[first..first + out.len()]),
+            Self::F16(store) => kernels::f16_to_f32(pool, &store[first..first + out.len()], out)?,
+            Self::Device(_) => return Err(Self::elsewhere()),
+        }
+        Ok(())
+    }
+
+    /// Values from number `first` on as bits of f16.
+    fn read_f16(&self, pool: &ThreadPool, first: usize, out: &mut [u16]) -> Result<(), CoreError> {
+        match self {
+            Self::F32(store) => kernels::f32_to_f16(pool, &store[first..first + out.len()], out)?,
+            Self::F16(store) => out.copy_from_slice(&store[first..first + out.len()]),
+            Self::Device(_) => return Err(Self::elsewhere()),
+        }
+        Ok(())
+    }
+
+    /// Replaces values from number `first` on.
+    fn write(&mut self, pool: &ThreadPool, first: usize, values: &[f32]) -> Result<(), CoreError> {
+        match self {
+            Self::F32(store) => store[first..first + values.len()].copy_from_slice(values),
+            Self::F16(store) => kernels::f32_to_f16(pool, values, &mut store[first..first + values.len()])?,
+            Self::Device(_) => return Err(Self::elsewhere()),
+        }
+        Ok(())
+    }
+
+    /// Replaces values from number `first` on by those of bits of f16.
+    fn write_f16(&mut self, pool: &ThreadPool, first: usize, bits: &[u16]) -> Result<(), CoreError> {
+        match self {
+            Self::F32(store) => kernels::f16_to_f32(pool, bits, &mut store[first..first + bits.len()])?,
+            Self::F16(store) => store[first..first + bits.len()].copy_from_slice(bits),
+            Self::Device(_) => return Err(Self::elsewhere()),
+        }
+        Ok(())
+    }
+
+    /// Forgets the first `count` values; the others move up.
+    fn drop_first(&mut self, count: usize) {
+        match self {
+            Self::F32(store) => drop(store.drain(..count)),
+            Self::F16(store) => drop(store.drain(..count)),
+            Self::Device(_) => {}
+        }
+    }
+
+    fn elsewhere() -> CoreError {
+        CoreError::mismatch("KV cache", "host memory", "a device tensor")
+    }
+}

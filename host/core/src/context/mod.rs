@@ -1,0 +1,21 @@
+//! A text longer than the window: which tokens are hot, where the others go, and which of them come back.
+//!
+//! Of a text beyond the hot window each layer's cache holds, one after the other: the *sinks* (the first
+//! tokens, with the system prompt), the *retrieved* blocks, and the *hot* tokens. What lies between sinks and
+//! hot tokens is *cold*: whole blocks of keys before their rotation and of values, quantized, in a
+//! [`ColdStore`](modularbase_context::ColdStore). Hot keys stay rotated by their own positions, so their
+//! distances are the true ones however long the text; sinks and retrieved blocks are placed right before the
+//! hot tokens, in their order, so no distance is ever longer than the window (Xiao et al. 2024, "InfLLM",
+//! arXiv 2402.04617).
+//!
+//! A window begins where a block of the text begins, and what it holds depends on the position alone. A text
+//! no longer than the hot tokens and the sinks is held as if there were no window.
+
+mod block_choice;
+mod layer_window;
+mod window_shape;
+
+pub use window_shape::{Context, ContextTokens, WindowShape};
+
+pub(crate) use layer_window::{Group, KeyRotation, LayerWindow, WindowScratch, WindowStep, WindowedLayer};
+pub(crate) use window_shape::layer_bytes;
