@@ -92,6 +92,7 @@ mod tests {
             },
             mean: mean.to_vec(),
             scatter: Scatter::new(Vec::new(), diagonal.to_vec()).unwrap(),
+            detector: None,
         }
     }
 

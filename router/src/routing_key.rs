@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use manifests::{Sha256, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::Scatter;
+use crate::{Detector, Scatter};
 
 /// A key's file is never larger, bytes.
 pub const MAX_KEY_BYTES: usize = 1 << 20;
@@ -25,6 +25,8 @@ pub struct RoutingKey {
     pub mean: Vec<f32>,
     /// How features lie around it.
     pub scatter: Scatter,
+    /// What was learned of prompts that want the pack; packs without one are asked for by name.
+    pub detector: Option<Detector>,
 }
 
 /// What a routing key is of.
@@ -137,6 +139,6 @@ impl RoutingKey {
                 return Err(KeyError::Value { name, index, value: values[index].to_string().into() });
             }
         }
-        Ok(())
+        self.detector.as_ref().map_or(Ok(()), |detector| detector.check(self.width()))
     }
 }

@@ -5,6 +5,9 @@
 //! | `mean` | F32 `[hidden]` | the mean feature |
 //! | `factors` | F16 `[rank, hidden]` | the strongest directions of the scatter; times `factor_scale` |
 //! | `diagonal` | F32 `[hidden]` | what is left of each feature's variance |
+//! | `detector.hidden` | F16 `[units, 2 * hidden]` | optional, as the next three: the [`Detector`]'s first layer |
+//! | `detector.hidden_bias`, `detector.output` | F32 `[units]` | |
+//! | `detector.output_bias` | F32 `[1]` | |
 //!
 //! The `__metadata__` say under `modularbase.routing_key`, as JSON text, what the key is of ([`KeyFacts`]), and under
 //! `modularbase.factor_scale` the factor of `factors`.
@@ -14,7 +17,7 @@ use std::collections::HashMap;
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{KeyError, KeyFacts, MAX_KEY_BYTES, RoutingKey, Scatter};
+use crate::{Detector, KeyError, KeyFacts, MAX_KEY_BYTES, RoutingKey, Scatter};
 
 const FACTS: &str = "modularbase.routing_key";
 const SCALE: &str = "modularbase.factor_scale";
@@ -37,7 +40,7 @@ impl RoutingKey {
         let (mean, diagonal) = (floats(&self.mean), floats(self.scatter.diagonal()));
         let width = self.width();
         let unsound = |error: safetensors::SafeTensorError| KeyError::Format(error.to_string().into());
-        let tensors = [
+        let mut tensors = vec![
             ("mean", TensorView::new(Dtype::F32, vec![width], &mean).map_err(unsound)?),
             ("diagonal", TensorView::new(Dtype::F32, vec![width], &diagonal).map_err(unsound)?),
             (
@@ -45,6 +48,20 @@ impl RoutingKey {
                 TensorView::new(Dtype::F16, vec![self.scatter.rank(), width], &halves).map_err(unsound)?,
             ),
         ];
+        let learned = self.detector.as_ref().map(|detector| {
+            let hidden: Vec<u8> =
+                detector.hidden.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+            let units = detector.units();
+            [
+                ("detector.hidden", Dtype::F16, vec![units, detector.inputs()], hidden),
+                ("detector.hidden_bias", Dtype::F32, vec![units], floats(&detector.hidden_bias)),
+                ("detector.output", Dtype::F32, vec![units], floats(&detector.output)),
+                ("detector.output_bias", Dtype::F32, vec![1], floats(&[detector.output_bias])),
+            ]
+        });
+        for (name, dtype, shape, bytes) in learned.iter().flatten() {
+            tensors.push((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(unsound)?));
+        }
         let facts =
             serde_json::to_string(&self.facts).map_err(|error| KeyError::Facts(error.to_string().into()))?;
         let texts = HashMap::from([(FACTS.to_owned(), facts), (SCALE.to_owned(), scale.to_string())]);
@@ -86,7 +103,8 @@ impl RoutingKey {
         }
         let scatter = Scatter::new(factors, diagonal)
             .ok_or_else(|| KeyError::Facts("its tensors have no width".into()))?;
-        let key = Self { facts, mean, scatter };
+        let detector = detector(&tensors, width)?;
+        let key = Self { facts, mean, scatter, detector };
         key.check()?;
         Ok(key)
     }
@@ -114,6 +132,22 @@ fn factors(tensors: &SafeTensors<'_>, width: usize, scale: f32) -> Result<Vec<f3
         }
         _ => Err(wrong("factors", &expected, &view)),
     }
+}
+
+fn detector(tensors: &SafeTensors<'_>, width: usize) -> Result<Option<Detector>, KeyError> {
+    let Ok(view) = tensors.tensor("detector.hidden") else { return Ok(None) };
+    let expected = format!("F16 [units, {}]", 2 * width);
+    let units = match (view.dtype(), view.shape()) {
+        (Dtype::F16, &[units, inputs]) if inputs == 2 * width => units,
+        _ => return Err(wrong("detector.hidden", &expected, &view)),
+    };
+    let (words, _) = view.data().as_chunks::<2>();
+    Ok(Some(Detector {
+        hidden: words.iter().map(|word| f16::from_le_bytes(*word).to_f32()).collect(),
+        hidden_bias: floats(tensors, "detector.hidden_bias", Some(units))?,
+        output: floats(tensors, "detector.output", Some(units))?,
+        output_bias: floats(tensors, "detector.output_bias", Some(1))?[0],
+    }))
 }
 
 fn view<'a>(
@@ -153,6 +187,7 @@ mod tests {
             },
             mean: (0..width).map(|at| at as f32 - 3.0).collect(),
             scatter: Scatter::new(factors, diagonal).unwrap(),
+            detector: None,
         }
     }
 

@@ -9,8 +9,9 @@ use modularbase_context::ContextOptions;
 
 use crate::eval::EvalArguments;
 use crate::failure::EXIT_CODES;
+use crate::route::RouteArguments;
 use crate::routing_key::RoutingKeyArguments;
-use crate::train::TrainBaselineArguments;
+use crate::train::{TrainBaselineArguments, TrainRouterArguments};
 
 /// A language model taken apart: a small base stays loaded, and data packs dropped into a folder give it expertise.
 #[derive(Debug, Parser)]
@@ -129,6 +130,8 @@ pub(crate) enum Command {
     Sessions(SessionsCommand),
     /// Watch a running host: its memory, packs and rates.
     Top(TopArguments),
+    /// Show which packs a prompt would get, with which weights, and why.
+    Route(RouteArguments),
     /// Measure how well the model predicts a text: the mean loss in nats a token.
     Score(ScoreArguments),
     /// Compare base, packs, mixtures and baselines on held-out text, domain by domain: losses and gains with
@@ -444,6 +447,8 @@ pub(crate) enum TrainCommand {
     Base(TrainBaseArguments),
     /// Train what packs are compared with: LoRA on every linear layer, or the whole base.
     Baseline(Box<TrainBaselineArguments>),
+    /// Train the detectors by which the router knows which prompts want which packs.
+    Router(Box<TrainRouterArguments>),
     /// Print a training configuration with every setting at its default.
     Config,
 }
@@ -518,6 +523,18 @@ pub(crate) enum BenchCommand {
     },
     /// Time and memory from the start to the first token.
     Startup,
+    /// What the router's choices are worth: the loss of how texts go on, beside base and the best pack.
+    Routing {
+        /// A domain's text, named as its pack; another name is general text.
+        #[arg(long, value_name = "NAME=FILE", required = true)]
+        text: Vec<String>,
+        /// Tokens of the prompt that is routed.
+        #[arg(long, default_value_t = 128)]
+        prompt_tokens: usize,
+        /// Texts of each domain.
+        #[arg(long, default_value_t = 12)]
+        texts: usize,
+    },
 }
 
 /// A dtype, or the file's own.

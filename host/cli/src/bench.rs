@@ -11,6 +11,7 @@ use modularbase_loader::{ProbeLimits, Prober, probe_pack};
 use serde_json::{Value, json};
 
 use crate::arguments::BenchCommand;
+use crate::bench_routing::routing;
 use crate::failure::{Exit, Failure};
 use crate::model::{self, Model, explain};
 use crate::packs::load_context;
@@ -30,6 +31,9 @@ pub(crate) fn bench(command: &BenchCommand, settings: &Settings, started: Instan
         }
         BenchCommand::Library { dir, cycles } => library(dir, *cycles, settings)?,
         BenchCommand::Startup => startup(settings, started)?,
+        BenchCommand::Routing { text, prompt_tokens, texts } => {
+            routing(&model::load(settings, started)?, text, *prompt_tokens, *texts)?
+        }
     };
     print_json(&figures)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
+use manifests::MixtureChoice;
 use modularbase_core::{ChatMessage, SamplingOptions};
 use modularbase_engine::{Answer, AnswerLimits, FinishReason, Session, Turn, mixture_parts};
 use rustyline::error::ReadlineError;
@@ -47,6 +48,7 @@ pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Inst
         load_ms: started.elapsed().as_secs_f64() * 1e3,
         json: settings.json,
         session,
+        choice: settings.host.mixture.clone(),
         model: &model,
     };
     chat.start_over();
@@ -77,6 +79,8 @@ enum Next {
 struct Chat<'a> {
     model: &'a Model,
     session: Session<'a>,
+    /// Which packs are asked for; `auto` is chosen anew for every message.
+    choice: MixtureChoice,
     sampling: SamplingOptions,
     limits: AnswerLimits,
     system: Option<String>,
@@ -103,7 +107,12 @@ impl Chat<'_> {
             "packs" => print(&packs::reports_table(&self.model.host.manager().reports()))?,
             "stats" => self.show_stats(),
             "mixture" if rest.trim().is_empty() => {
-                notice(&mixture_text(&self.model.host.turn(self.session.choice()).map_err(explain)?));
+                let said = self.said();
+                let (choice, routing) = self.model.host.choose(&self.choice, &said).map_err(explain)?;
+                notice(&mixture_text(&self.model.host.turn(&choice).map_err(explain)?));
+                if let Some(routing) = routing {
+                    notice(&format!("chosen by the router: {}", routing.reason));
+                }
             }
             "mixture" => {
                 let choice =
@@ -112,7 +121,7 @@ impl Chat<'_> {
                 let turn = self.model.host.turn(&choice).map_err(explain)?;
                 warn_of_omitted(turn.omitted());
                 notice(&mixture_text(&turn));
-                self.session.choose(choice);
+                self.choice = choice;
             }
             _ => notice(&format!("there is no command /{word}; /help lists them")),
         }
@@ -140,6 +149,8 @@ impl Chat<'_> {
     fn say(&mut self) -> anyhow::Result<Answer> {
         // Only the first turn says that there is no template.
         let tokens = self.model.chat_tokens(&self.messages, self.last.is_none())?;
+        let (choice, _) = self.model.host.choose(&self.choice, &self.said()).map_err(explain)?;
+        self.session.choose(choice);
         let _scope = Scope::enter(Meaning::Cancel);
         let mut stream = AnswerStream::new(!self.json);
         let answer =
@@ -159,6 +170,12 @@ impl Chat<'_> {
             notice("(stopped)");
         }
         Ok(answer)
+    }
+
+    /// What the user said so far, oldest first.
+    fn said(&self) -> Vec<&str> {
+        let own = self.messages.iter().filter(|message| message.role == "user");
+        own.map(|message| message.content.as_str()).collect()
     }
 
     fn start_over(&mut self) {

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::prompt::utf8;
@@ -12,20 +14,40 @@ use crate::prompt::utf8;
 /// Most bytes of one line: a file that is no JSONL is refused instead of filling the memory.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
-/// The texts of a file's documents, in its order. Empty lines are skipped; any other line that is no JSON object with
-/// a string `text` is an error that names the line.
-pub(crate) struct Documents {
+/// The objects of a JSONL file, in its order. Empty lines are skipped; any other line that is no such object is an error
+/// that names the line.
+pub(crate) struct JsonLines<T> {
     path: PathBuf,
     lines: Box<dyn BufRead>,
     line: usize,
+    object: PhantomData<T>,
 }
 
+/// An object with a string `text`.
 #[derive(serde::Deserialize)]
-struct Document {
+pub(crate) struct Document {
     text: String,
 }
 
+/// The texts of a file's documents.
+pub(crate) struct Documents(JsonLines<Document>);
+
 impl Documents {
+    /// Opens a file; `.zst` and `.gz` are unpacked on the way.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        JsonLines::open(path).map(Self)
+    }
+}
+
+impl Iterator for Documents {
+    type Item = anyhow::Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next()?.map(|document| document.text))
+    }
+}
+
+impl<T> JsonLines<T> {
     /// Opens a file; `.zst` and `.gz` are unpacked on the way.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let refuse = |error: std::io::Error| {
@@ -37,7 +59,7 @@ impl Documents {
             Some("gz") => Box::new(BufReader::new(MultiGzDecoder::new(file))),
             _ => Box::new(BufReader::new(file)),
         };
-        Ok(Self { path: path.to_path_buf(), lines, line: 0 })
+        Ok(Self { path: path.to_path_buf(), lines, line: 0, object: PhantomData })
     }
 
     /// The next line; `None` at the end.
@@ -58,8 +80,8 @@ impl Documents {
     }
 }
 
-impl Iterator for Documents {
-    type Item = anyhow::Result<String>;
+impl<T: DeserializeOwned> Iterator for JsonLines<T> {
+    type Item = anyhow::Result<T>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -70,8 +92,8 @@ impl Iterator for Documents {
             if line.trim().is_empty() {
                 continue;
             }
-            return Some(match serde_json::from_str::<Document>(&line) {
-                Ok(document) => Ok(document.text),
+            return Some(match serde_json::from_str::<T>(&line) {
+                Ok(object) => Ok(object),
                 Err(error) => {
                     let message = format!("{}:{}: {error}", self.path.display(), self.line);
                     Err(Failure::usage(message)

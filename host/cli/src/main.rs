@@ -7,6 +7,7 @@ mod answer_stream;
 mod arguments;
 mod base;
 mod bench;
+mod bench_routing;
 mod chat;
 mod data;
 mod documents;
@@ -17,6 +18,7 @@ mod interrupt;
 mod model;
 mod packs;
 mod prompt;
+mod route;
 mod routing_key;
 mod run;
 mod score;
@@ -72,8 +74,9 @@ fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
         Command::Packs(command) => return packs::command(command, &settings),
         Command::Sessions(command) => sessions::command(command, &settings)?,
         Command::Top(arguments) => top::top(&arguments, &settings)?,
+        Command::Route(arguments) => route::route(&arguments, &settings, started)?,
         Command::Score(arguments) => score::score(&arguments, &settings, started)?,
-        Command::Train(command) => train::command(command, &settings)?,
+        Command::Train(command) => train::command(command, &settings, started)?,
         Command::RoutingKey(arguments) => routing_key::routing_key(&arguments, &settings)?,
         Command::Eval(arguments) => eval::eval(&arguments, &settings)?,
         Command::Bench(arguments) => bench::bench(&arguments.what, &settings, started)?,

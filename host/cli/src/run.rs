@@ -27,10 +27,12 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings, started: Instan
         tokens.map_err(|error| explain(error.into()))?
     } else {
         let system = arguments.answer.system.as_ref().map(ChatMessage::system);
-        let messages: Vec<ChatMessage> = system.into_iter().chain([ChatMessage::user(prompt)]).collect();
+        let messages: Vec<ChatMessage> =
+            system.into_iter().chain([ChatMessage::user(prompt.clone())]).collect();
         model.chat_tokens(&messages, true)?
     };
-    let mut session = Session::new(&model.host, settings.host.mixture.clone()).map_err(explain)?;
+    let (choice, _) = model.host.choose(&settings.host.mixture, &[&prompt]).map_err(explain)?;
+    let mut session = Session::new(&model.host, choice).map_err(explain)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
     let _scope = Scope::enter(Meaning::Cancel);

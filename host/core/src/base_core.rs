@@ -46,6 +46,7 @@ pub struct BaseCore {
     pub(crate) fusion: Arc<dyn Plan>,
     pub(crate) head: Arc<dyn Plan>,
     whole: OnceLock<Arc<dyn Plan>>,
+    embedding: OnceLock<Arc<dyn Plan>>,
 }
 
 impl BaseCore {
@@ -95,6 +96,7 @@ impl BaseCore {
             fusion: compile(base_graphs::layers(&shape, slot.end..shape.num_layers))?,
             head: compile(base_graphs::head(&shape))?,
             whole: OnceLock::new(),
+            embedding: OnceLock::new(),
             shape,
             slot,
             dtype,
@@ -273,19 +275,35 @@ impl BaseCore {
     /// Too many tokens, a token outside the vocabulary, a failing device.
     pub fn plain_logits(&self, tokens: &[u32]) -> Result<Activations, CoreError> {
         self.check_length(tokens.len())?;
-        let whole = match self.whole.get() {
-            Some(plan) => plan,
-            None => {
-                let graph = base_graphs::understanding(&self.shape, self.shape.num_layers);
-                let graph = infer_shapes(Graph::from_abi(&graph)?)?;
-                let plan = self.backend.compile(&graph, &mut |name, _| base_weight(&self.weights, name))?;
-                self.whole.get_or_init(|| plan)
-            }
-        };
+        let whole = self.first_layers(&self.whole, self.shape.num_layers)?;
         let mut cache = whole.new_cache();
         let mut sequence = [SequenceRows { rows: tokens.len(), cache: &mut cache }];
         let hidden = whole.forward(PlanInput::Tokens(tokens), &mut sequence)?;
         self.head.forward(PlanInput::Hidden(&hidden), &mut [])
+    }
+
+    /// The embeddings of tokens, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, a failing device.
+    pub fn embeddings(&self, tokens: &[u32]) -> Result<Activations, CoreError> {
+        let plan = self.first_layers(&self.embedding, 0)?;
+        let mut cache = plan.new_cache();
+        plan.forward(PlanInput::Tokens(tokens), &mut [SequenceRows { rows: tokens.len(), cache: &mut cache }])
+    }
+
+    /// The plan of embedding and the first `layers` layers, compiled when it is first wanted.
+    fn first_layers<'a>(
+        &self,
+        plan: &'a OnceLock<Arc<dyn Plan>>,
+        layers: usize,
+    ) -> Result<&'a Arc<dyn Plan>, CoreError> {
+        if let Some(plan) = plan.get() {
+            return Ok(plan);
+        }
+        let graph = infer_shapes(Graph::from_abi(&base_graphs::understanding(&self.shape, layers))?)?;
+        let compiled = self.backend.compile(&graph, &mut |name, _| base_weight(&self.weights, name))?;
+        Ok(plan.get_or_init(|| compiled))
     }
 
     pub(crate) fn check_length(&self, tokens: usize) -> Result<(), CoreError> {

@@ -20,6 +20,7 @@ use crate::{
     EngineError, HostOptions, MemoryReport, PackMemory, cpu_or_gpu,
     parked_caches::{ParkedCaches, ParkingPlace},
     placement::Placement,
+    routing::Detectors,
     step_watch::{Step, StepWatch},
     working_memory::{Work, Working, WorkingMemory},
 };
@@ -43,6 +44,7 @@ pub struct Host {
     /// The base's own layers, for answers without any pack.
     base_alone: Arc<Expert>,
     parked: Arc<ParkedCaches>,
+    detectors: Detectors,
     steps: StepWatch,
     working: WorkingMemory,
     started: Instant,
@@ -101,6 +103,7 @@ impl Host {
             admission_wait: options.admission_wait,
             core,
             parked,
+            detectors: Detectors::default(),
             steps: StepWatch::default(),
             working,
             started,
@@ -240,6 +243,10 @@ impl Host {
 
     pub(crate) fn admission_wait(&self) -> Duration {
         self.admission_wait
+    }
+
+    pub(crate) fn detectors(&self) -> &Detectors {
+        &self.detectors
     }
 
     pub(crate) fn parking_place(&self) -> ParkingPlace {

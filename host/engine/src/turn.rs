@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use manifests::{MixtureChoice, PackKind};
 use modularbase_core::{Expert, Mixture};
-use modularbase_manager::PackLease;
+use modularbase_manager::{PackLease, RegisteredPack};
 use router::{Candidate, Selection, select};
 use serde::Serialize;
 
@@ -81,17 +81,25 @@ impl Host {
     /// Names and weights for a choice. A name that is not registered is left to the lease: it may be arriving.
     fn select(&self, choice: &MixtureChoice) -> Result<Selection, EngineError> {
         let named = choice.normalized();
-        let mut registered = self.manager().registered();
-        if *choice == MixtureChoice::Auto
-            && !registered.iter().any(|pack| pack.kind == PackKind::General)
-            && self.manager().wait_until_looked(self.admission_wait())
-        {
-            registered = self.manager().registered();
-        }
+        let registered = match choice {
+            MixtureChoice::Auto => self.registered_when_looked(),
+            _ => self.manager().registered(),
+        };
         let named = named.iter().flatten().map(|(name, _)| Candidate { name: name.as_str(), general: false });
         let known = registered
             .iter()
             .map(|pack| Candidate { name: &pack.name, general: pack.kind == PackKind::General });
         Ok(select(choice, &named.chain(known).collect::<Vec<_>>())?)
+    }
+
+    /// The registered packs; while there is no general pack, those that are being looked at are waited for.
+    pub(crate) fn registered_when_looked(&self) -> Vec<RegisteredPack> {
+        let registered = self.manager().registered();
+        if !registered.iter().any(|pack| pack.kind == PackKind::General)
+            && self.manager().wait_until_looked(self.admission_wait())
+        {
+            return self.manager().registered();
+        }
+        registered
     }
 }

@@ -1,6 +1,6 @@
 //! What operators see of packs, and what they may do with them.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use manifests::PackKind;
 use modularbase_loader::Generation;
@@ -24,6 +24,8 @@ pub struct RegisteredPack {
     pub kind: PackKind,
     /// Its weight where a mixture names it without one.
     pub default_weight: f64,
+    /// Where its files lie.
+    pub folder: PathBuf,
 }
 
 impl<P: PlacePacks> PackManager<P> {
@@ -35,12 +37,13 @@ impl<P: PlacePacks> PackManager<P> {
             .filter(|(_, generation)| catalogue.unmet(*generation, &mut Vec::new()).is_none());
         routable
             .filter_map(|(name, generation)| {
-                let summary = &catalogue.records.get(&generation)?.summary;
+                let record = catalogue.records.get(&generation)?;
                 Some(RegisteredPack {
                     name: name.to_owned(),
                     generation,
-                    kind: summary.kind,
-                    default_weight: summary.default_weight,
+                    kind: record.summary.kind,
+                    default_weight: record.summary.default_weight,
+                    folder: record.folder.clone(),
                 })
             })
             .collect()

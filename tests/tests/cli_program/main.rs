@@ -11,6 +11,7 @@ mod packs;
 mod place;
 mod program;
 mod refusals;
+mod routing;
 mod running_host;
 mod sessions;
 mod training;

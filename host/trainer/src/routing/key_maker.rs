@@ -70,6 +70,7 @@ pub fn make_routing_key(
         },
         mean: mean.into_iter().map(|value| value as f32).collect(),
         scatter,
+        detector: None,
     };
     key.check().map_err(refused)?;
     Ok(key)
