@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::byte_size::ByteSize;
+use crate::context_config::{ContextConfig, ContextSettings};
 use crate::device::DeviceChoice;
 use crate::document::{self, Document, Problem, SCHEMA_VERSION};
 use crate::dtype::Dtype;
@@ -52,6 +53,9 @@ pub struct HostConfig {
     /// Whose packs are let in.
     #[serde(default)]
     pub trust: TrustConfig,
+    /// Texts longer than a window.
+    #[serde(default)]
+    pub context: ContextConfig,
 }
 
 /// The configuration with nothing left open.
@@ -77,6 +81,8 @@ pub struct HostSettings {
     pub packs: PacksSettings,
     /// Whose packs are let in.
     pub trust: TrustSettings,
+    /// Texts longer than a window.
+    pub context: ContextSettings,
 }
 
 impl Default for HostConfig {
@@ -93,6 +99,7 @@ impl Default for HostConfig {
             sampling: Sampling::default(),
             packs: PacksConfig::default(),
             trust: TrustConfig::default(),
+            context: ContextConfig::default(),
         }
     }
 }
@@ -138,6 +145,7 @@ impl HostConfig {
             sampling: self.sampling.or(lower.sampling),
             packs: self.packs.or(lower.packs),
             trust: self.trust.or(lower.trust),
+            context: self.context.or(lower.context),
         }
     }
 
@@ -155,6 +163,7 @@ impl HostConfig {
             sampling: self.sampling,
             packs: self.packs.settings(),
             trust: self.trust.settings(),
+            context: self.context.settings(),
         }
     }
 }
@@ -188,6 +197,7 @@ impl Document for HostConfig {
         problems.extend(self.sampling.problems("sampling"));
         problems.extend(self.packs.problems());
         problems.extend(self.trust.problems());
+        problems.extend(self.context.problems());
         problems
     }
 }

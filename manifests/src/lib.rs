@@ -13,6 +13,7 @@ mod builtin_bases;
 mod builtin_recipes;
 mod byte_size;
 mod config_table;
+mod context_config;
 mod data_recipe;
 mod data_source;
 mod device;
@@ -41,6 +42,7 @@ pub use base_manifest::{BaseFile, BaseIdentity, BaseManifest, BaseSources, Huggi
 pub use builtin_bases::{BUILTIN_BASES, builtin_base};
 pub use builtin_recipes::{BUILTIN_RECIPES, builtin_recipe};
 pub use byte_size::ByteSize;
+pub use context_config::{ContextConfig, ContextSettings};
 pub use data_recipe::{CleanRules, DataRecipe, RecipeIdentity, RecipeSplit};
 pub use data_source::{DataOrigin, DataSource, Extraction, Grouping, RecordFields};
 pub use device::DeviceChoice;

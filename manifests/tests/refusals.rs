@@ -417,6 +417,25 @@ fn a_signers_key_must_be_a_public_key_of_minisign() {
 }
 
 #[test]
+fn context_settings_with_which_no_window_can_be_are_refused() {
+    let of = |line: &str| {
+        let text = format!("schema_version = 1\n[context]\nenabled = true\n{line}\n");
+        HostConfig::parse(&text).expect_err("refused").to_string()
+    };
+    for (line, message) in [
+        ("block_tokens = 0", "block_tokens must be 1 to"),
+        ("hot_tokens = 100", "whole blocks of 64 tokens, found 100"),
+        ("block_tokens = 48", "hot_tokens must be whole blocks of 48"),
+        ("sinks = 4096", "sinks must be at most hot_tokens, 2048"),
+        ("bits = 3", "bits must be 2, 4, 8 or 16, found 3"),
+        ("blocks = 3", "unknown field `blocks`"),
+    ] {
+        let found = of(line);
+        assert!(found.contains(message), "{line}: {found}");
+    }
+}
+
+#[test]
 fn trust_settings_that_make_no_sense_are_refused() {
     check(&host("require-known-signer", "trust-me"), 21, 10, "unknown variant `trust-me`");
     check(&host("example = \"RW", "\"\" = \"RW"), 24, 6, "the name `` of a key must have 1 to 128 bytes");

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use manifests::{
-    BUILTIN_BASES, BaseManifest, ByteSize, DeltaWeights, Dtype, HostConfig, MemoryDeclaration, PackManifest,
-    PackSource, PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
+    BUILTIN_BASES, BaseManifest, ByteSize, ContextConfig, DeltaWeights, Dtype, HostConfig, MemoryDeclaration,
+    PackManifest, PackSource, PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
 };
 use proptest::prelude::*;
 
@@ -113,6 +113,7 @@ fn bases_and_host_configurations_survive_writing() {
             policy: Some(TrustMode::RequireSigned),
             keys: [("example".to_string(), KEY.parse().unwrap())].into(),
         },
+        context: ContextConfig { enabled: Some(true), bits: Some(4), ..ContextConfig::default() },
         ..HostConfig::default()
     };
     assert_eq!(HostConfig::parse(&config.to_toml().unwrap()).unwrap(), config);
@@ -123,6 +124,10 @@ fn bases_and_host_configurations_survive_writing() {
     assert_eq!((settings.packs.keep.len(), settings.packs.cache_limit), (1, ByteSize::mib(64)));
     assert_eq!(settings.packs.delta, DeltaWeights::Bf16);
     assert_eq!((settings.trust.policy, settings.trust.keys.len()), (TrustMode::RequireSigned, 1));
+    assert_eq!(
+        (settings.context.enabled, settings.context.bits, settings.context.hot_tokens),
+        (true, 4, 2048)
+    );
 }
 
 #[test]
@@ -133,6 +138,7 @@ fn a_host_without_configuration_takes_unsigned_packs_and_keeps_none() {
     assert_eq!(settings.packs, manifests::PacksSettings::default());
     assert_eq!(settings.packs.admission_wait.as_millis(), 2000);
     assert_eq!(settings.packs.cache_limit.to_string(), "8GiB");
+    assert!(!settings.context.enabled);
     assert!(settings.packs.keep.is_empty() && settings.packs.priorities.is_empty());
 }
 

@@ -162,6 +162,7 @@ pub fn host_options(base: Base, packs: &Path, cache: &Path) -> HostOptions {
         admission_wait: Duration::from_secs(30),
         trust: TrustPolicy::default(),
         budget: None,
+        context: None,
         cache_dir: cache.to_owned(),
         prober: Prober::new(probe_program(), ProbeLimits::default()),
     }

@@ -148,6 +148,7 @@ impl Device {
             mixture_parts: 2,
             context: CONTEXT,
             logit_rows: SEQUENCES,
+            window: None,
         };
         self.core.scratch_bytes(self.experts.iter().map(|expert| &**expert), &step)
     }

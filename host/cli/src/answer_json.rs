@@ -1,6 +1,8 @@
 //! The one object that an answer prints with `--json`.
 
-use modularbase_engine::{Answer, FinishReason, MemoryReport, MixturePart, OmittedPack, Timings};
+use modularbase_engine::{
+    Answer, ContextReport, FinishReason, MemoryReport, MixturePart, OmittedPack, Timings,
+};
 use serde::Serialize;
 
 /// An answer with everything about it.
@@ -13,6 +15,9 @@ pub(crate) struct AnswerJson {
     mixture: Vec<MixturePart>,
     /// Packs that were asked for and could not be had for the moment.
     omitted: Vec<OmittedPack>,
+    /// Where its tokens are, where texts stay in a window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<ContextReport>,
     timings: Timings,
     memory: MemoryReport,
 }
@@ -26,6 +31,7 @@ impl AnswerJson {
             finish_reason: answer.finish_reason,
             mixture: answer.mixture,
             omitted: answer.omitted,
+            context: answer.context,
             timings: Timings { load_ms, ..answer.timings },
             memory,
         }

@@ -26,6 +26,7 @@ const HELP: &str = "\
 /packs               the packs of the folder
 /mixture [MIXTURE]   show which packs answer, or choose: auto, none, NAME[=WEIGHT],..
 /stats               time and memory of the last answer
+/context             which tokens are hot and which cold, and what they take
 /clear               start a new conversation
 /quit                leave; so does Ctrl-D
 Ctrl-C stops an answer; what was said of it stays in the conversation.";
@@ -106,6 +107,7 @@ impl Chat<'_> {
             "clear" => self.start_over(),
             "packs" => print(&packs::reports_table(&self.model.host.manager().reports()))?,
             "stats" => self.show_stats(),
+            "context" => self.show_context(),
             "mixture" if rest.trim().is_empty() => {
                 let said = self.said();
                 let (choice, routing) = self.model.host.choose(&self.choice, &said).map_err(explain)?;
@@ -180,6 +182,30 @@ impl Chat<'_> {
 
     fn start_over(&mut self) {
         self.messages = self.system.iter().map(ChatMessage::system).collect();
+    }
+
+    fn show_context(&self) {
+        let Some(report) = self.session.context() else {
+            let limit = self.model.host.core().shape().max_position;
+            notice(&format!(
+                "context: {} tokens of {limit}; [context] enabled = true lets texts be longer",
+                self.session.tokens()
+            ));
+            return;
+        };
+        notice(&format!(
+            "context: {} tokens, {} hot ({}), {} cold ({} stored, {} in memory), {} retrieved",
+            report.tokens,
+            report.hot_tokens,
+            bytes_text(report.hot_bytes),
+            report.cold_tokens,
+            bytes_text(report.disk_bytes),
+            bytes_text(report.ram_bytes),
+            report.retrieved_tokens
+        ));
+        if let Some(rate) = report.hit_rate {
+            notice(&format!("blocks found in memory: {:.1} %", rate * 100.0));
+        }
     }
 
     fn show_stats(&self) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use manifests::{OperatorWishes, Sampling};
+use manifests::{ContextSettings, OperatorWishes, Sampling};
+use modularbase_context::{ContextOptions, KvBits};
 use modularbase_core::{ChatMessage, CoreError, SamplingError, SamplingOptions};
 use modularbase_engine::{AnswerLimits, EngineError, Host, HostOptions, OmittedPack, Turn};
 use modularbase_loader::{ProbeLimits, Prober, TrustPolicy};
@@ -42,6 +43,7 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
         admission_wait: settings.host.packs.admission_wait,
         trust: trust_policy(settings),
         budget: settings.host.budget.map(|budget| budget.bytes()),
+        context: context_options(&settings.host.context),
         cache_dir: cache_folder()?,
         prober: Prober::this_program(ProbeLimits::default()),
     };
@@ -93,6 +95,21 @@ fn packs_options(settings: &Settings) -> ManagerOptions {
         priorities: priorities.into_iter().map(|(name, priority)| (name.to_string(), priority)).collect(),
         cache_limit: packs.cache_limit.bytes(),
     }
+}
+
+/// The window that texts stay in, where they do.
+fn context_options(settings: &ContextSettings) -> Option<ContextOptions> {
+    let &ContextSettings { enabled, hot_tokens, block_tokens, bits, sinks, retrieved_blocks, ram } = settings;
+    enabled.then(|| ContextOptions {
+        hot_tokens: hot_tokens as usize,
+        block_tokens: block_tokens as usize,
+        // The configuration knows no other numbers of bits.
+        bits: KvBits::from_count(bits as usize).unwrap_or(KvBits::B8),
+        sinks: sinks as usize,
+        retrieved_blocks: retrieved_blocks as usize,
+        ram_bytes: ram.bytes(),
+        ..ContextOptions::default()
+    })
 }
 
 /// Whose packs are let in.

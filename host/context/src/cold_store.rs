@@ -49,6 +49,13 @@ pub struct ColdStats {
     pub prefetched: u64,
 }
 
+impl ColdStats {
+    /// Bytes of memory that its blocks take now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.ram_bytes + self.waiting_bytes
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::write_behind::MOST_WAITING;
 use crate::{ContextError, KvBits};
 
 /// How a context is kept. The first five decide which KV a text has, so a session keeps them as it began; the
@@ -43,6 +44,11 @@ impl Default for ContextOptions {
 }
 
 impl ContextOptions {
+    /// Bytes of memory that a store takes for its blocks, at most: decoded ones, and those that wait to be written.
+    pub fn memory_bytes(&self) -> u64 {
+        self.ram_bytes + MOST_WAITING
+    }
+
     /// Refuses options with which no text can be kept.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::block_record::Head;
 use crate::cold_store::{Shared, State};
 
 /// Bytes that may wait: above them whoever brings more waits for the disk.
-const MOST_WAITING: u64 = 16 << 20;
+pub(crate) const MOST_WAITING: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Queue {

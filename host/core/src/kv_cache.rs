@@ -140,6 +140,16 @@ impl KvRows {
     }
 }
 
+/// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the
+/// old memory goes before the new comes.
+pub(crate) fn fit(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.capacity() < len {
+        *buffer = Vec::new();
+        *buffer = vec![0.0; len];
+    }
+    buffer.resize(len, 0.0);
+}
+
 /// Makes room for `more` values in rows of `width`, for whole steps of [`GROWTH_TOKENS`] rows and not a value more.
 pub(crate) fn make_room<T>(store: &mut Vec<T>, more: usize, width: usize) {
     let needed = store.len() + more;

@@ -3,7 +3,7 @@
 use modularbase_kernels::ScratchSizes;
 use pack_sdk::BaseShape;
 
-use crate::CHUNK_ROWS;
+use crate::{CHUNK_ROWS, WindowShape};
 
 /// The largest step to be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,20 @@ pub struct StepSize {
     pub context: usize,
     /// Rows of logits that a step returns.
     pub logit_rows: usize,
+    /// The window that the sequences stay in, where there is one.
+    pub window: Option<WindowShape>,
 }
 
 impl StepSize {
     /// Steps of so many sequences of up to `context` tokens, each with one row of logits.
     pub fn of_sequences(sequences: usize, mixture_parts: usize, context: usize) -> Self {
         let rows = CHUNK_ROWS.max(sequences);
-        Self { rows, sequences, mixture_parts, context, logit_rows: sequences }
+        Self { rows, sequences, mixture_parts, context, logit_rows: sequences, window: None }
+    }
+
+    /// Keys that a row attends to, at most.
+    pub(crate) fn attended(&self) -> usize {
+        self.window.map_or(self.context, |window| self.context.min(window.attended()))
     }
 
     /// Bytes of hidden states and logits between plans and as results, at most.
@@ -47,6 +54,8 @@ pub struct ScratchNeed {
     /// Bytes of each table of rotary angles.
     pub(crate) angles: Vec<usize>,
     pub(crate) kernels: ScratchSizes,
+    /// Bytes of each buffer that windows work in.
+    pub(crate) window: Vec<usize>,
     /// Bytes that go when the call ends.
     pub(crate) passing: usize,
 }
@@ -56,6 +65,7 @@ impl ScratchNeed {
     pub fn or(&mut self, other: &Self) {
         larger_of_each(&mut self.buffers, &other.buffers);
         larger_of_each(&mut self.angles, &other.angles);
+        larger_of_each(&mut self.window, &other.window);
         self.kernels = self.kernels.max(other.kernels);
         self.passing = self.passing.max(other.passing);
     }
@@ -67,7 +77,7 @@ impl ScratchNeed {
 
     /// Bytes that stay when a call ends.
     pub fn kept_bytes(&self) -> usize {
-        let pieces = self.buffers.iter().chain(&self.angles).sum::<usize>();
+        let pieces = self.buffers.iter().chain(&self.angles).chain(&self.window).sum::<usize>();
         pieces + self.kernels.bytes()
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::OmittedPack;
+use crate::{ContextReport, OmittedPack};
 
 /// Where an answer ends at the latest.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +66,8 @@ pub struct Answer {
     pub mixture: Vec<MixturePart>,
     /// Packs that were asked for and could not be had for the moment.
     pub omitted: Vec<OmittedPack>,
+    /// Where its tokens are, where the session has a window.
+    pub context: Option<ContextReport>,
     /// Where the time went; `load_ms` is left at 0 for the caller, who knows when it started.
     pub timings: Timings,
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,14 +11,17 @@ use std::{
 };
 
 use manifests::Sha256;
-use modularbase_core::{BaseCore, BaseFile, Expert, Mixture, Sequence, Tokenizer};
+use modularbase_context::{ColdStore, ContextOptions};
+use modularbase_core::{
+    BaseCore, BaseFile, Context, CoreError, Expert, Mixture, Sequence, Tokenizer, WindowShape,
+};
 use modularbase_loader::{BaseContext, FileCache, LoadContext};
 use modularbase_manager::{HostStatus, PackManager, PackState, Totals};
 use modularbase_residency::{ByteLedger, Owner, Reservation};
 use pack_sdk::SlotRange;
 
 use crate::{
-    EngineError, HostOptions, MemoryReport, PackMemory, cpu_or_gpu,
+    EngineError, HostOptions, MemoryReport, PackMemory, context_report, cpu_or_gpu,
     parked_caches::{ParkedCaches, ParkingPlace},
     placement::Placement,
     routing::Detectors,
@@ -41,6 +45,8 @@ pub struct Host {
     device: String,
     ledger: ByteLedger,
     admission_wait: Duration,
+    context: Option<ContextOptions>,
+    cache_dir: PathBuf,
     /// The base's own layers, for answers without any pack.
     base_alone: Arc<Expert>,
     parked: Arc<ParkedCaches>,
@@ -74,6 +80,9 @@ impl Host {
         let ledger = ByteLedger::new(options.budget.unwrap_or(needed + DEFAULT_ROOM));
         let base = ledger.reserve(Owner::Base, needed)?;
         let core = Arc::new(BaseCore::load(&file, slot, backend, dtype, progress)?);
+        if let Some(context) = &options.context {
+            context_report::check(context, &core)?;
+        }
         let base_alone = Arc::new(core.own_slot_layers()?);
         let plans = (core.plan_bytes() + base_alone.plan_bytes()) as u64;
         let plans = ledger.reserve(Owner::Plan, plans)?;
@@ -101,6 +110,8 @@ impl Host {
             device,
             ledger,
             admission_wait: options.admission_wait,
+            context: options.context,
+            cache_dir: options.cache_dir,
             core,
             parked,
             detectors: Detectors::default(),
@@ -211,6 +222,25 @@ impl Host {
     /// Not enough memory, also without the packs that no request uses.
     pub fn reserve_kv(&self, mixture: &Mixture, tokens: usize) -> Result<Reservation, EngineError> {
         self.reserve(Owner::Kv, Sequence::bytes_for(&self.core, mixture, tokens) as u64)
+    }
+
+    /// An empty detached sequence, in a window with a store of its own where the host's texts stay in one.
+    pub(crate) fn new_sequence(&self) -> Result<Sequence, EngineError> {
+        let Some(options) = &self.context else { return Ok(Sequence::detached(&self.core)) };
+        let shape = WindowShape::new(options, self.core.shape().max_position)?;
+        let store = ColdStore::temporary(&self.cache_dir, &self.fingerprint.to_string(), options);
+        let store = Arc::new(store.map_err(CoreError::from)?);
+        Ok(Sequence::within(&self.core, Context { shape, store })?)
+    }
+
+    /// Bytes that a sequence takes with this mixture at `tokens` tokens, at most, its cold blocks in memory included.
+    pub(crate) fn sequence_bytes(&self, sequence: &Sequence, mixture: &Mixture, tokens: usize) -> u64 {
+        let context = sequence.context();
+        let cold = match (context, &self.context) {
+            (Some(context), Some(options)) => context_report::cold_bytes(context, options, tokens),
+            _ => 0,
+        };
+        cold + Sequence::bytes_within(&self.core, mixture, tokens, context) as u64
     }
 
     pub(crate) fn reserve(&self, owner: Owner, bytes: u64) -> Result<Reservation, EngineError> {

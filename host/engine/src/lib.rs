@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod context_report;
 mod error;
 mod host;
 mod memory_report;
@@ -21,6 +22,7 @@ mod turn;
 mod working_memory;
 
 pub use answer::{Answer, AnswerLimits, FinishReason, MixturePart, Timings};
+pub use context_report::ContextReport;
 pub use error::EngineError;
 pub use host::{Host, derived_slot};
 pub use memory_report::{MemoryReport, PackMemory};

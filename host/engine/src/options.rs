@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use manifests::{DeltaWeights, DeviceChoice, Dtype, Version};
+use modularbase_context::ContextOptions;
 use modularbase_core::{Backend, CpuBackend, KvDtype, TensorBackend, WeightDtype};
 use modularbase_loader::{Prober, TrustPolicy};
 use modularbase_manager::ManagerOptions;
@@ -37,7 +38,9 @@ pub struct HostOptions {
     pub trust: TrustPolicy,
     /// Device memory for everything, bytes; `None`: what the base needs and 512 MiB.
     pub budget: Option<u64>,
-    /// Where copies of libraries and weights, and fingerprints, are kept.
+    /// The window that texts of sessions stay in; `None`: they are as long as the base's context at most.
+    pub context: Option<ContextOptions>,
+    /// Where copies of libraries and weights, fingerprints and cold blocks are kept.
     pub cache_dir: PathBuf,
     /// Makes the first contact with each library.
     pub prober: Prober,

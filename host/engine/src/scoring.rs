@@ -43,7 +43,8 @@ pub fn score(
     let mut predicted = 0;
     let context = context.min(tokens.len());
     let _memory = host.reserve_kv(mixture, context)?;
-    let _working = host.begin_work(mixture, Work { rows: LOGIT_ROWS, context, logit_rows: LOGIT_ROWS })?;
+    let work = Work { rows: LOGIT_ROWS, context, logit_rows: LOGIT_ROWS, window: None };
+    let _working = host.begin_work(mixture, work)?;
     for (index, window) in tokens.chunks(context).enumerate() {
         progress(index * context, tokens.len());
         if window.len() < 2 {

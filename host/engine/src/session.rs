@@ -12,7 +12,7 @@ use modularbase_core::{
 use modularbase_residency::{Owner, Reservation};
 
 use crate::{
-    Answer, AnswerLimits, EngineError, FinishReason, Host, MixturePart, Timings, Turn,
+    Answer, AnswerLimits, ContextReport, EngineError, FinishReason, Host, MixturePart, Timings, Turn,
     parked_caches::{Parked, ParkingPlace},
     working_memory::Work,
 };
@@ -26,17 +26,20 @@ pub struct Session<'a> {
     sequence: Sequence,
     memory: Reservation,
     parking: ParkingPlace,
+    /// As the last answer ended; `None` without a window.
+    context: Option<ContextReport>,
 }
 
 impl<'a> Session<'a> {
     /// An empty session.
     ///
     /// # Errors
-    /// Not enough memory for the smallest caches.
+    /// Not enough memory for the smallest caches, or no place for the cold blocks of long texts.
     pub fn new(host: &'a Host, choice: MixtureChoice) -> Result<Self, EngineError> {
         let memory = host.reserve(Owner::Kv, 0)?;
-        let sequence = Sequence::detached(host.core());
-        Ok(Self { host, choice, sequence, memory, parking: host.parking_place() })
+        let sequence = host.new_sequence()?;
+        let context = ContextReport::of(&sequence);
+        Ok(Self { host, choice, sequence, memory, parking: host.parking_place(), context })
     }
 
     /// Which packs are asked for.
@@ -53,6 +56,11 @@ impl<'a> Session<'a> {
     /// Tokens in the caches.
     pub fn tokens(&self) -> usize {
         self.sequence.tokens().len()
+    }
+
+    /// Where the tokens of the text are and what they take, as the last answer ended; `None` without a window.
+    pub fn context(&self) -> Option<ContextReport> {
+        self.context
     }
 
     /// Answers a prompt, given as all tokens from the start of the text.
@@ -74,7 +82,9 @@ impl<'a> Session<'a> {
         if prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        let context = self.host.core().shape().max_position;
+        let window = self.sequence.context().map(|context| context.shape);
+        // Positions are counted in 32 bits.
+        let context = window.map_or(self.host.core().shape().max_position, |_| u32::MAX as usize);
         if prompt.len() >= context {
             return Err(CoreError::ContextLength { tokens: prompt.len() + 1, limit: context }.into());
         }
@@ -84,13 +94,13 @@ impl<'a> Session<'a> {
         let turn = self.host.turn(&self.choice)?;
         let context = prompt.len() + longest;
         self.attach(&turn, context)?;
-        let work = Work { rows: context, context, logit_rows: 1 };
+        let work = Work { rows: context, context, logit_rows: 1, window };
         let answer = self
             .host
             .begin_work(turn.mixture(), work)
             .and_then(|_working| self.generate(prompt, sampler, limits, longest, &turn, cancel, on_text));
         self.park();
-        answer
+        answer.map(|answer| Answer { context: self.context, ..answer })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one answer, taken apart just above")]
@@ -107,7 +117,7 @@ impl<'a> Session<'a> {
         let started = Instant::now();
         // The last prompt token is always run again: its logits are needed.
         let known = common_prefix(self.sequence.tokens(), prompt).min(prompt.len() - 1);
-        self.sequence.truncate(known);
+        let known = self.sequence.truncate(known);
         let mut logits = last_logits(self.host, &mut self.sequence, &prompt[known..])?;
         let prefill = started.elapsed();
 
@@ -153,6 +163,7 @@ impl<'a> Session<'a> {
             finish_reason,
             mixture: mixture_parts(turn.mixture()),
             omitted: turn.omitted().to_vec(),
+            context: None,
             timings: timings(prefill, prompt.len() - known, decode, token_ids.len().saturating_sub(1)),
             token_ids,
         })
@@ -167,19 +178,33 @@ impl<'a> Session<'a> {
             caches
         });
         self.sequence.attach(self.host.core(), turn.mixture().clone(), caches);
-        let needed = Sequence::bytes_for(self.host.core(), turn.mixture(), tokens) as u64;
-        let grown = self.host.grow(&mut self.memory, needed.max(self.sequence.bytes() as u64));
+        let needed = self.host.sequence_bytes(&self.sequence, turn.mixture(), tokens);
+        // It may have been longer before.
+        let held = self.sequence.bytes() as u64 + self.cold_bytes();
+        let grown = self.host.grow(&mut self.memory, needed.max(held));
         if grown.is_err() {
             self.park();
         }
         grown
     }
 
+    /// Bytes of memory that cold blocks take now.
+    fn cold_bytes(&self) -> u64 {
+        self.sequence.context().map_or(0, |context| context.store.stats().memory_bytes())
+    }
+
     /// Lets go of the packs. What was set aside and not used comes back; the caches behind the slot go where an eviction
     /// finds them.
     fn park(&mut self) {
+        if let Some(context) = self.sequence.context()
+            && let Err(error) = context.store.flush()
+        {
+            // They stay in memory, and are counted there.
+            tracing::warn!(%error, "cold blocks can't be written");
+        }
+        self.context = ContextReport::of(&self.sequence);
         let Some(caches) = self.sequence.detach() else { return };
-        let (behind, front) = (caches.bytes() as u64, self.sequence.bytes() as u64);
+        let (behind, front) = (caches.bytes() as u64, self.sequence.bytes() as u64 + self.cold_bytes());
         // Less than before: it can't fail.
         let _ = self.memory.resize(behind + front);
         if let Some(memory) = self.memory.split(behind) {

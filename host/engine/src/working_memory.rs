@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use modularbase_core::{BaseCore, CHUNK_ROWS, Mixture, StepSize};
+use modularbase_core::{BaseCore, CHUNK_ROWS, Mixture, StepSize, WindowShape};
 use modularbase_residency::{BudgetExceeded, Reservation};
 
 /// What the executor keeps from call to call, shared by all steps.
@@ -24,6 +24,8 @@ pub(crate) struct Work {
     pub(crate) context: usize,
     /// Rows of logits that a step returns.
     pub(crate) logit_rows: usize,
+    /// The window that the text stays in.
+    pub(crate) window: Option<WindowShape>,
 }
 
 /// Memory for the steps of one request, until it is dropped.
@@ -58,6 +60,7 @@ impl WorkingMemory {
             mixture_parts: mixture.parts().len(),
             context: work.context,
             logit_rows: work.logit_rows,
+            window: work.window,
         };
         let experts = mixture.parts().iter().map(|(expert, _)| &**expert);
         let (kept, passing) = core.scratch_parts(experts, &step);

@@ -9,12 +9,12 @@ use half::f16;
 use modularbase_graph::KvLayer;
 use modularbase_kernels as kernels;
 
-use crate::CoreError;
+use crate::{CoreError, kv_cache::fit};
 
 use super::layer_window::{KeyRotation, WindowScratch, WindowStep, WindowedLayer};
 
 /// Rows of a group whose queries are looked at, at most.
-const SAMPLES: usize = 8;
+pub(super) const SAMPLES: usize = 8;
 
 /// Means are added to the memory in steps of so many blocks.
 const GROWTH_BLOCKS: usize = 64;
@@ -79,7 +79,7 @@ impl WindowedLayer<'_, '_> {
         let stride = rows.div_ceil(SAMPLES);
         let samples = rows.div_ceil(stride);
         let first = rows - 1 - (samples - 1) * stride;
-        floats.resize(samples * width, 0.0);
+        fit(floats, samples * width);
         for (sample, to) in floats.chunks_exact_mut(width).enumerate() {
             to.copy_from_slice(&queries[(first + sample * stride) * width..][..width]);
         }
@@ -89,7 +89,7 @@ impl WindowedLayer<'_, '_> {
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
         floats.iter_mut().for_each(|value| *value *= scale);
-        scores.resize(samples * *heads * blocks, 0.0);
+        fit(scores, samples * *heads * blocks);
         kernels::key_scores(pool, floats, means, (*heads, kv_heads, head_dim), scores)?;
         kernels::softmax_rows(pool, scores, samples * *heads, blocks)?;
         let mut votes = vec![0.0_f32; blocks];

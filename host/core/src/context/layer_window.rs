@@ -6,10 +6,14 @@ use modularbase_kernels::{self as kernels, RopeAngles, RopeLayout, ThreadPool};
 
 use crate::{
     CoreError,
-    kv_cache::{KvRows, LayerCache},
+    kv_cache::{KvRows, LayerCache, fit},
 };
 
-use super::{Context, block_choice::BlockChoice, window_shape::WindowShape};
+use super::{
+    Context,
+    block_choice::{BlockChoice, SAMPLES},
+    window_shape::WindowShape,
+};
 
 /// What a layer keeps of its window beside the rows.
 #[derive(Debug, Default)]
@@ -59,7 +63,6 @@ pub(crate) struct WindowStep<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct WindowScratch {
     pub(super) floats: Vec<f32>,
-    bits: Vec<u16>,
     pub(super) angles: RopeAngles,
     /// Angles of the positions before the hot tokens, and what they were made for.
     front_angles: RopeAngles,
@@ -72,7 +75,36 @@ impl WindowScratch {
     pub(crate) fn bytes(&self) -> usize {
         let floats = self.floats.capacity() + self.front_frequencies.capacity() + self.scores.capacity();
         let angles = self.angles.bytes() + self.front_angles.bytes();
-        floats * size_of::<f32>() + self.bits.capacity() * size_of::<u16>() + angles
+        floats * size_of::<f32>() + angles
+    }
+
+    /// Bytes of each of its buffers, at most, for layers like this one of a text of `tokens` tokens.
+    pub(crate) fn bytes_for(shape: &WindowShape, layer: KvLayer, heads: usize, tokens: usize) -> [usize; 4] {
+        let blocks = shape.cold_blocks(tokens);
+        if blocks == 0 {
+            return [0; 4];
+        }
+        let half = layer.head_dim / 2;
+        let rows = shape.sinks.max(shape.retrieved.max(1) * shape.block);
+        let floats = (SAMPLES * heads * layer.head_dim).max(rows * layer.width());
+        [
+            floats * size_of::<f32>(),
+            RopeAngles::bytes_for(SAMPLES.max(shape.whole()), half),
+            RopeAngles::bytes_for(shape.front(), half) + half * size_of::<f32>(),
+            SAMPLES * heads * blocks * size_of::<f32>(),
+        ]
+    }
+
+    /// Bytes that pass while a layer is worked on, at most: most where a text is cut back and its rows are restored.
+    pub(crate) fn passing_bytes(shape: &WindowShape, layer: KvLayer, tokens: usize) -> usize {
+        match shape.cold_blocks(tokens) {
+            0 => 0,
+            blocks => {
+                // The rows restored, with the room that they grow by, those that were hot, and what is put before them.
+                let rows = 4 * (shape.whole() + shape.block) + 2 * shape.hot + shape.front();
+                rows * layer.width() * size_of::<f32>() + blocks * (size_of::<f32>() + size_of::<usize>())
+            }
+        }
     }
 }
 
@@ -180,7 +212,7 @@ impl WindowedLayer<'_, '_> {
         let first = (window.row + position - window.start) * *width;
         let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
         let WindowScratch { floats, angles, .. } = &mut **scratch;
-        floats.resize(values_in, 0.0);
+        fit(floats, values_in);
         keys.read(pool, first, floats)?;
         if let Some(KeyRotation { frequencies, head_dim, layout }) = *rotation {
             angles.set_range(-(position as i64), -1, count, frequencies);
@@ -219,7 +251,7 @@ impl WindowedLayer<'_, '_> {
             let LayerCache { width, keys, values, window } = &mut *self.cache;
             let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
             let WindowScratch { floats, front_angles, .. } = &mut **scratch;
-            floats.resize(window.sink_keys.len(), 0.0);
+            fit(floats, window.sink_keys.len());
             kernels::f16_to_f32(pool, &window.sink_keys, floats)?;
             if let Some(KeyRotation { head_dim, layout, .. }) = *rotation {
                 let first = front_angles.positions() - rows;
@@ -239,7 +271,7 @@ impl WindowedLayer<'_, '_> {
         let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
         let WindowScratch { floats, front_angles, .. } = &mut **scratch;
         let each = block * *width;
-        floats.resize(blocks.len() * each, 0.0);
+        fit(floats, blocks.len() * each);
         for (slot, (&index, floats)) in blocks.iter().zip(floats.chunks_exact_mut(each)).enumerate() {
             let id = BlockId { stream: self.stream, layer: self.index as u32, index: index as u32 };
             let found = self.context.store.block(id)?;

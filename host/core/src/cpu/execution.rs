@@ -17,7 +17,7 @@ use crate::{
     Activations, Context, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
     backend::{check_call, finish_call, positions},
     context::{KeyRotation, WindowScratch, WindowStep},
-    kv_cache::KvRows,
+    kv_cache::{KvRows, fit},
 };
 
 use super::step::{MoeExpert, Program, Step};
@@ -54,16 +54,6 @@ impl SharedWorkspace {
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
-}
-
-/// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the
-/// old memory goes before the new comes.
-fn fit(buffer: &mut Vec<f32>, len: usize) {
-    if buffer.capacity() < len {
-        *buffer = Vec::new();
-        *buffer = vec![0.0; len];
-    }
-    buffer.resize(len, 0.0);
 }
 
 /// A lowered graph on the CPU.

@@ -5,7 +5,7 @@ use modularbase_kernels::{
     self as kernels, AttentionJob, AttentionShape, Matrix, RopeAngles, ScratchSizes, WeightFormat,
 };
 
-use crate::{ScratchNeed, StepSize};
+use crate::{ScratchNeed, StepSize, context::WindowScratch};
 
 use super::{
     execution::CpuPlan,
@@ -38,6 +38,7 @@ impl Program {
         buffers[self.output] = 0;
         let angles = self.ropes.iter().map(|rope| RopeAngles::bytes_for(rows, rope.head_dim / 2)).collect();
         let mut kernels = ScratchSizes::default();
+        let mut window = ScratchNeed::default();
         let mut passing = 0;
         for operation in &self.steps {
             let (own, own_passing) = match operation {
@@ -48,8 +49,15 @@ impl Program {
                 Step::Attention { cache, heads, causal, .. } => {
                     let shape = self.attention_shape(*cache, *heads, *causal);
                     let scratch =
-                        kernels::attention_scratch(threads, shape, rows, step.sequences, step.context);
-                    (scratch, step.sequences * size_of::<AttentionJob<'_>>())
+                        kernels::attention_scratch(threads, shape, rows, step.sequences, step.attended());
+                    let mut passing = step.sequences * size_of::<AttentionJob<'_>>();
+                    if let Some(within) = &step.window {
+                        let layer = self.kv_layers[*cache];
+                        let buffers = WindowScratch::bytes_for(within, layer, *heads, step.context);
+                        window.or(&ScratchNeed { window: buffers.into(), ..ScratchNeed::default() });
+                        passing += WindowScratch::passing_bytes(within, layer, step.context);
+                    }
+                    (scratch, passing)
                 }
                 Step::Moe { router, experts, top_k, .. } => {
                     let inner = experts.first().map_or(0, |expert| expert.gate.rows());
@@ -67,7 +75,7 @@ impl Program {
             passing = passing.max(own_passing);
         }
         let positions = 2 * rows * size_of::<u32>();
-        ScratchNeed { buffers, angles, kernels, passing: passing + positions }
+        ScratchNeed { buffers, angles, kernels, window: window.window, passing: passing + positions }
     }
 
     pub(super) fn attention_shape(&self, cache: usize, heads: usize, causal: bool) -> AttentionShape {

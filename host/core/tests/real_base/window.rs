@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use modularbase_context::{ColdStore, ContextOptions, KvBits};
 use modularbase_core::{
-    Advance, BaseCore, BaseFile, Context, LogitRows, Sequence, Tokenizer, WeightDtype, WindowShape,
+    Advance, BaseCore, BaseFile, Context, LogitRows, Sequence, StepSize, Tokenizer, WeightDtype, WindowShape,
 };
 
 use crate::{
@@ -110,4 +110,25 @@ fn a_text_that_was_cut_back_goes_on_as_one_that_was_never_longer() {
     assert_eq!(sequence.truncate(300), 0, "what fits the window is computed again");
     let again = advance(&core, &mut sequence, &tokens[..100]);
     assert_same_bits(&again, &cold(&core, &general(&core), &tokens[..100]), "from the start");
+}
+
+#[test]
+fn the_workspace_of_a_window_takes_no_more_than_was_announced() {
+    let core = base::on_cpu(WeightDtype::AsStored);
+    let tokens: Vec<u32> = novel().iter().copied().cycle().take(1_300).collect();
+    let mut sequence = within(&core, &options(256, KvBits::B8));
+    let window = Some(sequence.context().unwrap().shape);
+    let experts = sequence.mixture().unwrap().parts().to_vec();
+    let step = StepSize { window, ..StepSize::of_sequences(1, 1, tokens.len()) };
+    let (announced, _) = core.scratch_parts(experts.iter().map(|(expert, _)| &**expert), &step);
+    let advance = |sequence: &mut Sequence, tokens: &[u32]| {
+        core.advance(&mut [Advance { sequence, tokens, logits: LogitRows::Last }]).unwrap();
+        let found = core.workspace_bytes();
+        assert!(found <= announced, "{found} bytes, {announced} announced");
+        found
+    };
+    advance(&mut sequence, &tokens);
+    let kept = sequence.truncate(700);
+    let found = advance(&mut sequence, &tokens[kept..701]);
+    assert!(found * 10 >= announced * 9, "{found} bytes, {announced} announced");
 }
