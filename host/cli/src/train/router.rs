@@ -228,16 +228,15 @@ fn tell(
         let routing = route(logits.collect(), None, RoutingPolicy::default());
         routing.mixture.into_iter().next().map(|share| share.pack)
     };
+    let is_right = |prompt: &&LabelledFeature| match choice(prompt) {
+        Some(pack) => prompt.packs.contains(&pack),
+        None => prompt.packs.is_empty(),
+    };
     let mut rows = Vec::new();
     for name in keys.iter().map(|key| Some(key.pack.as_str())).chain([None]) {
-        let wanting: Vec<&LabelledFeature> =
-            held.iter().filter(|prompt| prompt.packs.first().map(String::as_str) == name).collect();
-        let right = wanting
-            .iter()
-            .filter(|prompt| choice(prompt).is_none_or(|pack| prompt.packs.contains(&pack)))
-            .filter(|prompt| choice(prompt).is_some() || prompt.packs.is_empty())
-            .count();
-        rows.push((name.unwrap_or("no pack"), wanting.len(), right));
+        let wanting = held.iter().filter(|prompt| prompt.packs.first().map(String::as_str) == name);
+        let right = wanting.clone().filter(is_right).count();
+        rows.push((name.unwrap_or("no pack"), wanting.count(), right));
     }
     let (all, right) = rows.iter().fold((0, 0), |(all, sum), (_, count, right)| (all + count, sum + right));
     if settings.json {
