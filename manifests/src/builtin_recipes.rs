@@ -10,6 +10,7 @@ pub const BUILTIN_RECIPES: &[(&str, &str)] = &[
     ("general", include_str!("../data/general.toml")),
     ("german", include_str!("../data/german.toml")),
     ("legal", include_str!("../data/legal.toml")),
+    ("math", include_str!("../data/math.toml")),
     ("medical", include_str!("../data/medical.toml")),
     ("shell", include_str!("../data/shell.toml")),
 ];

@@ -31,6 +31,14 @@ pub struct ContextConfig {
     /// Cold blocks that come back for a step, at most; default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieved_blocks: Option<u32>,
+    /// Percent of the mean attention of its layer's blocks from which on a cold block is critical and kept whole, at 16
+    /// bits; 0 for none, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical_percent: Option<u32>,
+    /// Percent of it below which a cold block is redundant: means of sixteen tokens are kept; 0 for none, which is the
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redundant_percent: Option<u32>,
     /// Decoded cold blocks in memory, of each text; default 64MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ram: Option<ByteSize>,
@@ -51,6 +59,10 @@ pub struct ContextSettings {
     pub sinks: u32,
     /// See [`ContextConfig::retrieved_blocks`].
     pub retrieved_blocks: u32,
+    /// See [`ContextConfig::critical_percent`].
+    pub critical_percent: u32,
+    /// See [`ContextConfig::redundant_percent`].
+    pub redundant_percent: u32,
     /// See [`ContextConfig::ram`].
     pub ram: ByteSize,
 }
@@ -72,6 +84,8 @@ impl ContextConfig {
             bits: self.bits.or(lower.bits),
             sinks: self.sinks.or(lower.sinks),
             retrieved_blocks: self.retrieved_blocks.or(lower.retrieved_blocks),
+            critical_percent: self.critical_percent.or(lower.critical_percent),
+            redundant_percent: self.redundant_percent.or(lower.redundant_percent),
             ram: self.ram.or(lower.ram),
         }
     }
@@ -85,14 +99,16 @@ impl ContextConfig {
             bits: self.bits.unwrap_or(8),
             sinks: self.sinks.unwrap_or(64),
             retrieved_blocks: self.retrieved_blocks.unwrap_or(8),
+            critical_percent: self.critical_percent.unwrap_or(0),
+            redundant_percent: self.redundant_percent.unwrap_or(0),
             ram: self.ram.unwrap_or(ByteSize::mib(64)),
         }
     }
 
     /// Faults of meaning. Whether the window fits the base is known only where the base is.
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        let ContextSettings { hot_tokens, block_tokens, bits, sinks, retrieved_blocks, .. } =
-            self.clone().settings();
+        let settings = self.clone().settings();
+        let ContextSettings { hot_tokens, block_tokens, bits, sinks, retrieved_blocks, .. } = settings;
         let mut problems = Vec::new();
         for (key, value, least) in [
             ("hot_tokens", hot_tokens, 1),
@@ -118,6 +134,12 @@ impl ContextConfig {
         if sinks > hot_tokens {
             let message = format!("sinks must be at most hot_tokens, {hot_tokens}, found {sinks}");
             problems.push(Problem::new(&["context", "sinks"], message));
+        }
+        let ContextSettings { critical_percent: critical, redundant_percent: redundant, .. } = settings;
+        if critical > 0 && redundant > critical {
+            let message =
+                format!("redundant_percent must be at most critical_percent, {critical}, found {redundant}");
+            problems.push(Problem::new(&["context", "redundant_percent"], message));
         }
         problems
     }

@@ -127,7 +127,7 @@ pub enum Extraction {
 }
 
 /// Which fields of a record are its document. Each is a template: `{name}` stands for the field of that name (`{a.b}`
-/// for a field of a field; a list is joined by line ends), everything else for itself. Without any of them the record
+/// for a field of a field, or of each object of a list; a list is joined by line ends), everything else for itself. Without any of them the record
 /// is read as the trainer reads JSONL: by `text`, `messages`, `instruction` and `output`, or `question` and `answer`.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
@@ -149,7 +149,8 @@ pub struct RecordFields {
     /// The document's group; stands above the source's `group`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Where in a `.json` file the records are: a JSON pointer such as `/data`.
+    /// Where in a `.json` file the records are: a JSON pointer such as `/data`. With `/*` at its end: the values of the
+    /// object there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
 }

@@ -11,6 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::ManifestError;
 use crate::mixture::MixtureChoice;
 use crate::packs_config::{PacksConfig, PacksSettings};
+use crate::routing_config::RoutingConfig;
 use crate::sampling::Sampling;
 use crate::trust_config::{TrustConfig, TrustSettings};
 
@@ -56,6 +57,9 @@ pub struct HostConfig {
     /// Texts longer than a window.
     #[serde(default)]
     pub context: ContextConfig,
+    /// How the router's scores become a mixture.
+    #[serde(default)]
+    pub routing: RoutingConfig,
 }
 
 /// The configuration with nothing left open.
@@ -83,6 +87,8 @@ pub struct HostSettings {
     pub trust: TrustSettings,
     /// Texts longer than a window.
     pub context: ContextSettings,
+    /// What was said of routing; the router pack says the rest.
+    pub routing: RoutingConfig,
 }
 
 impl Default for HostConfig {
@@ -100,6 +106,7 @@ impl Default for HostConfig {
             packs: PacksConfig::default(),
             trust: TrustConfig::default(),
             context: ContextConfig::default(),
+            routing: RoutingConfig::default(),
         }
     }
 }
@@ -146,6 +153,7 @@ impl HostConfig {
             packs: self.packs.or(lower.packs),
             trust: self.trust.or(lower.trust),
             context: self.context.or(lower.context),
+            routing: self.routing.or(lower.routing),
         }
     }
 
@@ -164,6 +172,7 @@ impl HostConfig {
             packs: self.packs.settings(),
             trust: self.trust.settings(),
             context: self.context.settings(),
+            routing: self.routing,
         }
     }
 }
@@ -198,6 +207,7 @@ impl Document for HostConfig {
         problems.extend(self.packs.problems());
         problems.extend(self.trust.problems());
         problems.extend(self.context.problems());
+        problems.extend(self.routing.problems());
         problems
     }
 }

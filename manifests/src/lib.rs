@@ -30,6 +30,7 @@ mod pack_manifest;
 mod pack_source;
 mod packs_config;
 mod public_key;
+mod routing_config;
 mod sampling;
 mod sha256;
 mod slot;
@@ -63,6 +64,7 @@ pub use pack_manifest::{
 pub use pack_source::{PackSource, SourceAbi, SourceFile, SourceWeights};
 pub use packs_config::{DeltaWeights, PacksConfig, PacksSettings};
 pub use public_key::PublicKey;
+pub use routing_config::{MixtureStrategy, RoutingConfig};
 pub use sampling::{Sampling, SamplingSettings};
 pub use semver::Version;
 pub use sha256::Sha256;

@@ -1,17 +1,19 @@
 //! Names that come from outside and become identities, mixtures or paths: each has one allowed shape.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::string_type::{ValueError, as_string, quoted};
 
-/// Declares a checked string type: parsed by `$check`, kept as it was written.
+/// Declares a checked string type: parsed by `$check`, kept as it was written. Clones share the text.
 macro_rules! name_type {
     ($(#[$doc:meta])* $type:ident, $description:literal, $pattern:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         as_string!($type, $description, $pattern);
 
@@ -27,13 +29,19 @@ macro_rules! name_type {
 
             fn from_str(text: &str) -> Result<Self, ValueError> {
                 let check: fn(&str) -> Result<(), ValueError> = $check;
-                check(text).map(|()| Self(text.to_string()))
+                check(text).map(|()| Self(text.into()))
             }
         }
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
             }
         }
 
@@ -88,14 +96,14 @@ name_type!(
 impl FileName {
     /// The file in `folder`.
     pub fn in_folder(&self, folder: &Path) -> PathBuf {
-        folder.join(&self.0)
+        folder.join(&*self.0)
     }
 }
 
 impl TargetTriple {
     /// The target that this crate was compiled for.
     pub fn current() -> Self {
-        Self(env!("MANIFESTS_TARGET").to_string())
+        Self(env!("MANIFESTS_TARGET").into())
     }
 }
 

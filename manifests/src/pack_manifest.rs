@@ -33,8 +33,9 @@ pub struct PackManifest {
     pub abi: AbiRequirement,
     /// The base it works in.
     pub base: BaseRequirement,
-    /// The dynamic library that describes its graph.
-    pub library: FileRecord,
+    /// The dynamic library that describes its graph; a router pack has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<FileRecord>,
     /// Its weights; absent when the base's own are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightsRecord>,
@@ -97,7 +98,7 @@ pub enum PackKind {
     General,
     /// A network of its own for the slot.
     Expert,
-    /// Chooses mixtures.
+    /// Chooses mixtures: weights alone, without a library.
     Router,
 }
 
@@ -281,8 +282,10 @@ impl PackManifest {
             sha256: weights.sha256,
             size: weights.size,
         });
-        let library = Some(self.library.clone());
-        [library, weights, self.routing_key.clone(), self.data_card.clone()].into_iter().flatten().collect()
+        [self.library.clone(), weights, self.routing_key.clone(), self.data_card.clone()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -291,13 +294,14 @@ impl Document for PackManifest {
         let mut problems = identity_problems(&self.pack);
         problems.extend(requirement_problems(&self.abi.opset, &self.base));
         let files = [
-            ("library", Some((&self.library.file, Some(self.library.size)))),
+            ("library", self.library.as_ref().map(|library| (&library.file, Some(library.size)))),
             ("weights", self.weights.as_ref().map(|weights| (&weights.file, Some(weights.size)))),
             ("routing_key", self.routing_key.as_ref().map(|key| (&key.file, Some(key.size)))),
             ("data_card", self.data_card.as_ref().map(|card| (&card.file, Some(card.size)))),
             ("signer", self.signer.as_ref().map(|signer| (&signer.signature, None))),
         ];
         problems.extend(file_problems(&files));
+        problems.extend(part_problems(self.pack.kind, self.library.is_some(), self.weights.is_some()));
         problems.extend(delta_problems(self.weights.as_ref().map(|weights| weights.dtype), &self.base));
         problems.extend(memory_problems(&self.memory, self.weights.is_some()));
         problems.extend(mixing_problems(&self.pack.id, &self.fusion, &self.dependencies));
@@ -364,6 +368,29 @@ pub(crate) fn file_problems(files: &[NamedFile<'_>]) -> Vec<Problem> {
             let message = format!("size of `{file}` is larger than {MAX_DECLARED_BYTES} bytes");
             problems.push(Problem::new(&[table, "size"], message));
         }
+    }
+    problems
+}
+
+/// What a pack of a kind must and must not consist of.
+pub(crate) fn part_problems(kind: PackKind, library: bool, weights: bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match (kind, library) {
+        (PackKind::Router, true) => {
+            let problem =
+                Problem::new(&["library"], "a router pack is weights alone, but it names a library");
+            problems.push(problem.help("remove [library]"));
+        }
+        (PackKind::General | PackKind::Expert, false) => {
+            let problem = Problem::new(&["library"], format!("a pack of kind `{kind}` needs a library"));
+            problems
+                .push(problem.help("name the file that cargo builds: [library] file = \"lib<crate>.so\""));
+        }
+        _ => {}
+    }
+    if kind == PackKind::Router && !weights {
+        let problem = Problem::new(&["weights"], "a router pack is weights alone, but it names none");
+        problems.push(problem.help("`modularbase train router` makes them"));
     }
     problems
 }

@@ -10,7 +10,7 @@ use crate::names::{FileName, PackId, TargetTriple};
 use crate::pack_manifest::{
     AbiRequirement, BaseRequirement, FileRecord, Fusion, MemoryDeclaration, PackIdentity, PackManifest,
     Signer, WeightsRecord, delta_problems, figure_problems, file_problems, identity_problems,
-    memory_problems, mixing_problems, requirement_problems,
+    memory_problems, mixing_problems, part_problems, requirement_problems,
 };
 use crate::sha256::Sha256;
 use crate::versions::{VersionRange, version};
@@ -27,8 +27,9 @@ pub struct PackSource {
     pub abi: SourceAbi,
     /// The base it works in.
     pub base: BaseRequirement,
-    /// The dynamic library, `lib<crate>.so`.
-    pub library: SourceFile,
+    /// The dynamic library, `lib<crate>.so`; a router pack has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<SourceFile>,
     /// Its weights; absent when the base's own are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<SourceWeights>,
@@ -108,7 +109,8 @@ impl PackSource {
         let weights = self.weights.as_ref().map(|weights| &weights.file);
         let others =
             [weights, self.routing_key.as_ref().map(|f| &f.file), self.data_card.as_ref().map(|f| &f.file)];
-        std::iter::once(&self.library.file).chain(others.into_iter().flatten()).collect()
+        let library = self.library.as_ref().map(|library| &library.file);
+        std::iter::once(library).chain(others).flatten().collect()
     }
 
     /// The finished manifest. `digest` gives a file's hash and size in bytes, `memory` stands in where the author
@@ -121,7 +123,7 @@ impl PackSource {
         let mut record = |source: &SourceFile| {
             digest(&source.file).map(|(sha256, size)| FileRecord { file: source.file.clone(), sha256, size })
         };
-        let library = record(&self.library)?;
+        let library = self.library.as_ref().map(&mut record).transpose()?;
         let weights = match &self.weights {
             None => None,
             Some(weights) => {
@@ -157,12 +159,13 @@ impl Document for PackSource {
         let mut problems = identity_problems(&self.pack);
         problems.extend(requirement_problems(&self.abi.opset, &self.base));
         problems.extend(file_problems(&[
-            ("library", Some((&self.library.file, None))),
+            ("library", self.library.as_ref().map(|library| (&library.file, None))),
             ("weights", self.weights.as_ref().map(|weights| (&weights.file, None))),
             ("routing_key", self.routing_key.as_ref().map(|key| (&key.file, None))),
             ("data_card", self.data_card.as_ref().map(|card| (&card.file, None))),
             ("signer", self.signer.as_ref().map(|signer| (&signer.signature, None))),
         ]));
+        problems.extend(part_problems(self.pack.kind, self.library.is_some(), self.weights.is_some()));
         problems.extend(delta_problems(self.weights.as_ref().map(|weights| weights.dtype), &self.base));
         if let Some(memory) = &self.memory {
             problems.extend(memory_problems(memory, self.weights.is_some()));

@@ -44,7 +44,7 @@ fn refusal(from: &str, to: &str) -> Refusal {
 #[test]
 fn a_recipe_is_what_it_says_and_survives_being_written() {
     let recipe = DataRecipe::parse(RECIPE).unwrap();
-    let (a, b) = (&recipe.source[&"a".parse().unwrap()], &recipe.source[&"b".parse().unwrap()]);
+    let (a, b) = (&recipe.source["a"], &recipe.source["b"]);
     assert_eq!(a.from.in_words(), "npm package @scope/laws 1.0.0");
     assert_eq!(b.from, DataOrigin::Path("more".into()));
     assert_eq!((b.files.as_slice(), &b.extract), (&["**".to_owned()][..], &Extraction::Text { head: true }));

@@ -517,3 +517,40 @@ fn a_source_manifest_refuses_sizes_and_hashes() {
     let error = PackSource::parse(PACK).unwrap_err();
     check(error.refusal().unwrap(), 24, 1, "unknown field `sha256`");
 }
+
+#[test]
+fn a_router_pack_is_weights_alone_and_any_other_has_a_library() {
+    let named = pack("kind = \"expert\"", "kind = \"router\"");
+    assert!(named.message.contains("weights alone, but it names a library"), "{named}");
+    let from = PACK.find("[library]").unwrap();
+    let to = PACK.find("[weights]").unwrap();
+    let without = PACK.replace(&PACK[from..to], "");
+    let error = PackManifest::parse(&without).unwrap_err();
+    assert!(error.to_string().contains("needs a library"), "{error}");
+    let router = without.replace("kind = \"expert\"", "kind = \"router\"");
+    assert_eq!(PackManifest::parse(&router).unwrap().files().len(), 1);
+}
+
+#[test]
+fn routing_that_makes_no_sense_is_refused() {
+    let said = |text: &str| {
+        let text = format!("schema_version = 1\n[routing]\n{text}\n");
+        HostConfig::parse(&text).unwrap_err().to_string()
+    };
+    assert!(said("threshold = 1.5").contains("threshold must be from 0 to 1, found 1.5"));
+    assert!(said("top_k = 0").contains("top_k must be at least 1"));
+    assert!(said("temperature = 0.0").contains("temperature must be above 0"));
+    assert!(said("caps = { law = -0.1 }").contains("a cap must be from 0 to 1"));
+    assert!(said("priors = { law = inf }").contains("a prior must be finite"));
+    assert!(said("prefetch = -0.1").contains("prefetch must be from 0 to 1, found -0.1"));
+    assert!(said("segment_top_k = 0").contains("segment_top_k must be at least 1"));
+    assert!(said("segment_tokens = 4").contains("segment_tokens must be at least 8"));
+    assert!(said("ambiguous = [0.9, 0.2]").contains("the lower first, found 0.9 and 0.2"));
+    assert!(said("strategy = \"best\"").contains("main-with-assistants"));
+    assert!(said("sharpness = -1.0").contains("sharpness must be from 0 to 16"));
+    assert!(said("assistants = 1.1").contains("assistants must be from 0 to 1"));
+    assert!(said("again_every = 7").contains("again_every must be at least 8"));
+    assert!(said("again_margin = 2.0").contains("again_margin must be from 0 to 1"));
+    assert!(said("segment_share = 0.0").contains("segment_share must be above 0"));
+    assert!(said("topk = 2").contains("topk"));
+}

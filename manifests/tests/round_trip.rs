@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use manifests::{
     BUILTIN_BASES, BaseManifest, ByteSize, ContextConfig, DeltaWeights, Dtype, HostConfig, MemoryDeclaration,
-    PackManifest, PackSource, PacksConfig, Sha256, TargetTriple, TrustConfig, TrustMode, builtin_base,
+    PackManifest, PackSource, PacksConfig, RoutingConfig, Sha256, TargetTriple, TrustConfig, TrustMode,
+    builtin_base,
 };
 use proptest::prelude::*;
 
@@ -71,8 +72,8 @@ fn completed() -> PackManifest {
 fn a_source_manifest_is_completed_with_hashes_sizes_target_and_memory() {
     let manifest = completed();
     assert!(manifest.problems().is_empty());
-    assert_eq!(manifest.library.sha256, Sha256::of_bytes(b"liblaw.so"));
-    assert_eq!(manifest.library.size, 9);
+    let library = manifest.library.as_ref().unwrap();
+    assert_eq!((library.sha256, library.size), (Sha256::of_bytes(b"liblaw.so"), 9));
     assert_eq!(manifest.abi.target, TargetTriple::current());
     assert_eq!(manifest.memory.resident_bytes[&Dtype::Q8_0], 100);
     let files: Vec<String> = manifest.files().into_iter().map(|record| record.file.to_string()).collect();
@@ -112,6 +113,12 @@ fn bases_and_host_configurations_survive_writing() {
         trust: TrustConfig {
             policy: Some(TrustMode::RequireSigned),
             keys: [("example".to_string(), KEY.parse().unwrap())].into(),
+        },
+        routing: RoutingConfig {
+            top_k: Some(3),
+            priors: [("law".parse().unwrap(), -0.5)].into(),
+            caps: [("law".parse().unwrap(), 0.5)].into(),
+            ..RoutingConfig::default()
         },
         context: ContextConfig { enabled: Some(true), bits: Some(4), ..ContextConfig::default() },
         ..HostConfig::default()
