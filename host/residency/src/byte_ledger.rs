@@ -63,6 +63,25 @@ impl Books {
         }
         Ok(())
     }
+
+    /// Takes from an owner what it holds, or a part of it.
+    fn release(&mut self, owner: &Owner, bytes: u64) {
+        if let Some(held) = self.held.get_mut(owner) {
+            *held -= bytes;
+            if *held == 0 {
+                self.held.remove(owner);
+            }
+        }
+        self.sum -= bytes;
+    }
+
+    fn hand_over(&mut self, from: &Owner, to: &Owner, bytes: u64) {
+        if bytes > 0 {
+            self.release(from, bytes);
+            *self.held.entry(to.clone()).or_default() += bytes;
+            self.sum += bytes;
+        }
+    }
 }
 
 impl Inner {
@@ -76,13 +95,7 @@ impl Inner {
             return;
         }
         let mut books = self.books();
-        if let Some(sum) = books.held.get_mut(owner) {
-            *sum -= bytes;
-            if *sum == 0 {
-                books.held.remove(owner);
-            }
-        }
-        books.sum -= bytes;
+        books.release(owner, bytes);
         self.wake(books);
     }
 
@@ -164,7 +177,7 @@ impl ByteLedger {
         let claim = self.claim(owner, bytes);
         loop {
             let epoch = self.epoch();
-            match claim.attempt() {
+            match claim.attempt(false) {
                 Ok(reservation) => return Ok(reservation),
                 Err(refused) if refused.needed > refused.budget => return Err(refused),
                 Err(refused) => {
@@ -200,6 +213,21 @@ impl ByteLedger {
         true
     }
 
+    /// Waits until bytes are kept for nobody. `false`: the instant came first.
+    pub(crate) fn wait_until_nobody_is_due(&self, until: Instant) -> bool {
+        loop {
+            let books = self.inner.books();
+            if books.waiters.kept_from(None) == 0 {
+                return true;
+            }
+            let epoch = books.epoch;
+            drop(books);
+            if !self.wait_past(epoch, until) {
+                return false;
+            }
+        }
+    }
+
     /// Lets those who wait for bytes look again: there may be something new to evict.
     pub(crate) fn poke(&self) {
         self.inner.wake(self.inner.books());
@@ -216,13 +244,15 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Takes the bytes if they can be had now.
-    pub(crate) fn attempt(&self) -> Result<Reservation, BudgetExceeded> {
+    /// Takes the bytes if they can be had now; those that are kept for others too where it goes `ahead`.
+    pub(crate) fn attempt(&self, ahead: bool) -> Result<Reservation, BudgetExceeded> {
         let mut books = self.ledger.inner.books();
-        let kept = books.waiters.kept_from(Some(self.number));
+        let kept = if ahead { 0 } else { books.waiters.kept_from(Some(self.number)) };
         books.take(&self.owner, self.bytes, kept)?;
-        books.waiters.served(Some(self.number), self.bytes);
-        drop(books);
+        let was_due = books.waiters.served(Some(self.number), self.bytes);
+        if was_due {
+            self.ledger.inner.wake(books);
+        }
         Ok(Reservation { ledger: self.ledger.clone(), owner: self.owner.clone(), bytes: self.bytes })
     }
 }
@@ -267,6 +297,14 @@ impl Reservation {
     pub fn split(&mut self, bytes: u64) -> Option<Self> {
         self.bytes = self.bytes.checked_sub(bytes)?;
         Some(Self { ledger: self.ledger.clone(), owner: self.owner.clone(), bytes })
+    }
+
+    /// Hands `bytes` of it, or all where it holds fewer, over to another owner.
+    pub(crate) fn hand_over(&mut self, owner: Owner, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.ledger.inner.books().hand_over(&self.owner, &owner, bytes);
+        Self { ledger: self.ledger.clone(), owner, bytes }
     }
 
     /// Takes over what `other` holds, if both have one owner in one ledger; else gives it back unchanged.

@@ -1,14 +1,21 @@
 //! Taking generations from the device: for the budget, on request, and when they are retired.
 
-use std::{mem, time::Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use crate::{
     byte_ledger::Reservation,
     event::{EventKind, EvictionReason},
+    loading::Flight,
     owner::{BudgetExceeded, Owner},
     state::{Key, Shared, Stage, State},
     sync::Arc,
 };
+
+/// How long an eviction that is under way is waited for at least: it comes to its end by itself.
+const EVICTION: Duration = Duration::from_millis(100);
 
 /// What became of a wish to take a generation from the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +113,28 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
         until: Instant,
     ) -> Result<Reservation, BudgetExceeded> {
         let claim = self.ledger.claim(owner, bytes);
-        self.make_room(bytes, until, || claim.attempt())
+        self.make_room(bytes, until, || claim.attempt(false), || {})
+    }
+
+    /// As [`Shared::reserve`], and those who wait for the load learn that it waits.
+    pub(crate) fn reserve_for_load(
+        self: &Arc<Self>,
+        owner: Owner,
+        bytes: u64,
+        flight: &Flight,
+        until: Instant,
+    ) -> Result<Reservation, BudgetExceeded> {
+        let claim = self.ledger.claim(owner, bytes);
+        let attempt = || claim.attempt(flight.is_ahead());
+        let before_wait = || {
+            let state = self.state();
+            flight.set_waits_for_bytes(true);
+            drop(state);
+            self.wake();
+        };
+        let reserved = self.make_room(bytes, until, attempt, before_wait);
+        flight.set_waits_for_bytes(false);
+        reserved
     }
 
     pub(crate) fn grow(
@@ -115,15 +143,17 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
         bytes: u64,
         until: Instant,
     ) -> Result<(), BudgetExceeded> {
-        self.make_room(bytes, until, || reservation.resize(bytes))
+        self.make_room(bytes, until, || reservation.resize(bytes), || {})
     }
 
-    /// Tries, and evicts one idle generation after the other, until it succeeds.
+    /// Tries, and evicts one idle generation after the other, until it succeeds. `before_wait` is called where others hold
+    /// what it needs.
     fn make_room<T>(
         self: &Arc<Self>,
         bytes: u64,
         until: Instant,
         mut attempt: impl FnMut() -> Result<T, BudgetExceeded>,
+        before_wait: impl Fn(),
     ) -> Result<T, BudgetExceeded> {
         let mut evicted = false;
         let outcome = loop {
@@ -139,7 +169,15 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
                     evicted = true;
                 }
                 Search::Changed => {}
-                Search::Busy | Search::NothingIdle => {
+                Search::Busy => {
+                    if !self.ledger.wait_past(epoch, until.max(Instant::now() + EVICTION)) {
+                        break Err(refused);
+                    }
+                }
+                Search::NothingIdle => {
+                    if Instant::now() < until {
+                        before_wait();
+                    }
                     if !self.ledger.wait_past(epoch, until) {
                         break Err(refused);
                     }

@@ -25,6 +25,7 @@ mod residency;
 mod room;
 mod state;
 mod sync;
+mod wait;
 mod waiters;
 
 pub use byte_ledger::{ByteLedger, Reservation};
@@ -36,3 +37,4 @@ pub use residence::{Residence, ResidenceState, ResidencyTotals};
 pub use residency::Residency;
 pub use room::Room;
 pub use state::Key;
+pub use wait::{Pass, Wait};

@@ -1,6 +1,14 @@
 //! Bringing generations to the device: one load at a time for each, and others wait for it.
 
-use std::{any::Any, fmt::Display, sync::OnceLock, time::Instant};
+use std::{
+    any::Any,
+    fmt::Display,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use crate::{
     event::{EventKind, EvictionReason},
@@ -9,6 +17,7 @@ use crate::{
     room::Room,
     state::{Key, Shared, Stage},
     sync::Arc,
+    wait::Wait,
 };
 
 /// A load under way, for those who wait for it.
@@ -16,6 +25,29 @@ use crate::{
 pub(crate) struct Flight {
     /// Set under the state's lock when it did not end well.
     failure: OnceLock<Failure>,
+    /// It waits for bytes that others hold. Set under the state's lock.
+    waits_for_bytes: AtomicBool,
+    /// Its loader or somebody who waits for it goes ahead of the queue.
+    ahead: AtomicBool,
+}
+
+impl Flight {
+    fn waits_for_bytes(&self) -> bool {
+        self.waits_for_bytes.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_waits_for_bytes(&self, waits: bool) {
+        self.waits_for_bytes.store(waits, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.ahead.load(Ordering::SeqCst)
+    }
+
+    /// Lets it go ahead of the queue; says whether it did not yet.
+    fn go_ahead(&self) -> bool {
+        !self.ahead.swap(true, Ordering::SeqCst)
+    }
 }
 
 /// How a load ended for those who waited for it.
@@ -26,8 +58,8 @@ pub(crate) enum Failure {
     },
     Panicked,
     Retired,
-    /// A prefetch does not evict, so a lease may succeed where it failed: whoever waits tries itself.
-    Prefetch,
+    /// Of one that did not wait for bytes, or evict for them: whoever waits for it may, and tries itself.
+    Unwaited,
 }
 
 impl Failure {
@@ -40,7 +72,7 @@ impl Failure {
             }),
             Self::Panicked => Some(LeaseError::LoadPanicked { key }),
             Self::Retired => Some(LeaseError::Retired { key }),
-            Self::Prefetch => None,
+            Self::Unwaited => None,
         }
     }
 }
@@ -57,6 +89,7 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
     pub(crate) fn lease<E: Display + Send + Sync + 'static>(
         self: &Arc<Self>,
         key: &K,
+        wait: Wait,
         until: Instant,
         load: impl FnOnce(&Room<'_>) -> Result<(R, u64), E>,
     ) -> Result<Lease<K, R>, LeaseError<E>> {
@@ -90,6 +123,13 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
             }
             let doing = match &entry.stage {
                 Stage::Loading(flight) => {
+                    match wait {
+                        Wait::No if flight.waits_for_bytes() => {
+                            return Err(LeaseError::TimedOut { key: key.to_string(), doing: "loaded" });
+                        }
+                        Wait::Ahead if flight.go_ahead() => self.ledger.poke(),
+                        _ => {}
+                    }
                     joined = Some(flight.clone());
                     "loaded"
                 }
@@ -105,7 +145,14 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
         state.outbox.push(key, EventKind::Loading);
         drop(state);
         self.tell();
-        match load(&Room::evicting(self, until)) {
+        let until = match wait {
+            Wait::No => Instant::now(),
+            Wait::InQueue | Wait::Ahead => until,
+        };
+        if wait == Wait::Ahead {
+            loading.flight.go_ahead();
+        }
+        match load(&Room::evicting(self, &loading.flight, until)) {
             Ok((value, bytes)) => {
                 let lease = loading.arrive(value, bytes, true);
                 lease.ok_or_else(|| LeaseError::Retired { key: key.to_string() })
@@ -113,7 +160,10 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
             Err(error) => {
                 let words = error.to_string();
                 let error = Arc::new(error);
-                loading.fail(Failure::Load { error: error.clone(), words });
+                loading.fail(match wait {
+                    Wait::No => Failure::Unwaited,
+                    Wait::InQueue | Wait::Ahead => Failure::Load { error: error.clone(), words },
+                });
                 Err(LeaseError::Load { key: key.to_string(), error })
             }
         }

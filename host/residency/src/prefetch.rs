@@ -35,7 +35,7 @@ impl<K: Key, R: Send + Sync + 'static> Shared<K, R> {
                 Ok(true)
             }
             Err(error) => {
-                loading.fail(Failure::Prefetch);
+                loading.fail(Failure::Unwaited);
                 Err(LeaseError::Load { key: key.to_string(), error: Arc::new(error) })
             }
         }

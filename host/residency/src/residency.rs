@@ -12,6 +12,7 @@ use crate::{
     room::Room,
     state::{Entry, Key, Shared},
     sync::Arc,
+    wait::{Pass, Wait},
 };
 
 /// What is on the device, by key. Cheap to clone; clones share it.
@@ -58,14 +59,35 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
     ///
     /// # Errors
     /// [`LeaseError`]. Whoever waited for another thread's load gets that one's error, and does not load
-    /// again at once; except for a prefetch's, which fails for want of free bytes where a lease may evict.
+    /// again at once; except for that of a prefetch or of [`Wait::No`], which fails where others may wait.
     pub fn lease<E: Display + Send + Sync + 'static>(
         &self,
         key: &K,
         until: Instant,
         load: impl FnOnce(&Room<'_>) -> Result<(R, u64), E>,
     ) -> Result<Lease<K, R>, LeaseError<E>> {
-        self.shared.lease(key, until, load)
+        self.lease_as(key, Wait::InQueue, until, load)
+    }
+
+    /// As [`Residency::lease`], for a caller that holds other leases or bytes; see [`Wait`].
+    ///
+    /// # Errors
+    /// As [`Residency::lease`].
+    pub fn lease_as<E: Display + Send + Sync + 'static>(
+        &self,
+        key: &K,
+        wait: Wait,
+        until: Instant,
+        load: impl FnOnce(&Room<'_>) -> Result<(R, u64), E>,
+    ) -> Result<Lease<K, R>, LeaseError<E>> {
+        self.shared.lease(key, wait, until, load)
+    }
+
+    /// The right to wait for bytes while holding some, for a caller that holds nothing yet. Those for whom bytes are kept
+    /// come first. `None`: the instant came before its turn did.
+    pub fn pass(&self, until: Instant) -> Option<Pass> {
+        let pass = self.shared.turnstile.enter(until)?;
+        self.shared.ledger.wait_until_nobody_is_due(until).then_some(pass)
     }
 
     /// Loads `key` into bytes that are free, evicting nothing and waiting for nobody. It enters as the most
@@ -89,6 +111,22 @@ impl<K: Key, R: Send + Sync + 'static> Residency<K, R> {
     /// [`BudgetExceeded`]: as it was at the end of the wait. More than the whole budget fails at once.
     pub fn reserve(&self, owner: Owner, bytes: u64, until: Instant) -> Result<Reservation, BudgetExceeded> {
         self.shared.reserve(owner, bytes, until)
+    }
+
+    /// As [`Residency::reserve`], for a caller that holds leases or other bytes already: nothing is kept from it for
+    /// those who wait, since they may be waiting for what it holds.
+    ///
+    /// # Errors
+    /// As [`Residency::reserve`].
+    pub fn reserve_beside(
+        &self,
+        owner: Owner,
+        bytes: u64,
+        until: Instant,
+    ) -> Result<Reservation, BudgetExceeded> {
+        let mut reservation = self.shared.ledger.reserve(owner, 0)?;
+        self.shared.grow(&mut reservation, bytes, until)?;
+        Ok(reservation)
     }
 
     /// Makes a reservation of this ledger hold `bytes` in all, as [`Residency::reserve`] does.

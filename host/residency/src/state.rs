@@ -19,6 +19,7 @@ use crate::{
     lru_order::LruOrder,
     residence::{Residence, ResidenceState, ResidencyTotals},
     sync::{Arc, Condvar, Mutex, MutexGuard},
+    wait::Turnstile,
 };
 
 /// What identifies a thing on the device: a pack's generation.
@@ -28,6 +29,7 @@ impl<T: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Key for T {}
 
 pub(crate) struct Shared<K: Key, R> {
     pub(crate) ledger: ByteLedger,
+    pub(crate) turnstile: Arc<Turnstile>,
     observer: Arc<Observer<K>>,
     state: Mutex<State<K, R>>,
     changed: Condvar,
@@ -138,7 +140,13 @@ impl<K: Key, R> Shared<K, R> {
             outbox: Outbox::default(),
             totals: ResidencyTotals::default(),
         };
-        Self { ledger, observer, state: Mutex::new(state), changed: Condvar::new() }
+        Self {
+            ledger,
+            turnstile: Arc::default(),
+            observer,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     /// The state is valid at every moment, so a holder's panic leaves nothing half-done.

@@ -49,17 +49,16 @@ impl Waiters {
             .fold(0, |sum, waiter| sum.saturating_add(waiter.bytes))
     }
 
-    /// Notes that somebody has got bytes: a waiter, who needs no place any more, or somebody from outside.
-    pub(crate) fn served(&mut self, number: Option<Number>, bytes: u64) {
+    /// Notes that somebody has got bytes: a waiter, who needs no place any more, or somebody from outside. Says whether
+    /// bytes were kept for that waiter.
+    pub(crate) fn served(&mut self, number: Option<Number>, bytes: u64) -> bool {
         if bytes > 0 {
             let before = self.before(number).count();
             for waiter in self.queue.iter_mut().take(before) {
                 waiter.overtaken = waiter.overtaken.saturating_add(1);
             }
         }
-        if let Some(number) = number {
-            self.leave(number);
-        }
+        number.is_some_and(|number| self.leave(number))
     }
 
     /// Those who came before; everybody, for somebody who is not in the queue.

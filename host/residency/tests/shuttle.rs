@@ -33,6 +33,8 @@ mod residency;
 mod room;
 #[path = "../src/state.rs"]
 mod state;
+#[path = "../src/wait.rs"]
+mod wait;
 #[path = "../src/waiters.rs"]
 mod waiters;
 
@@ -52,10 +54,11 @@ use shuttle::{
 
 use byte_ledger::{ByteLedger, Reservation};
 use eviction::Eviction;
-use lease::LeaseError;
+use lease::{Lease, LeaseError};
 use owner::{BudgetExceeded, Owner};
 use residency::Residency;
 use room::Room;
+use wait::Wait;
 
 /// Schedules of each kind that a test tries.
 const SCHEDULES: usize = 2000;
@@ -82,7 +85,7 @@ fn never() -> Instant {
 /// On the device, with its bytes; `there` counts how many of its kind are.
 struct Thing {
     there: Arc<AtomicUsize>,
-    _bytes: Reservation,
+    _bytes: [Reservation; 2],
 }
 
 impl Drop for Thing {
@@ -96,7 +99,7 @@ impl Drop for Thing {
 fn load(there: &Arc<AtomicUsize>) -> impl FnOnce(&Room<'_>) -> Result<(Thing, u64), BudgetExceeded> + use<> {
     let there = there.clone();
     move |room| {
-        let bytes = room.reserve(Owner::Pack(String::new()), 10)?;
+        let bytes = room.reserve_all([(Owner::Pack(String::new()), 6), (Owner::Plan, 4)])?;
         assert_eq!(there.fetch_add(1, Ordering::SeqCst), 0, "loaded while it was there, or twice at once");
         thread::yield_now();
         Ok((Thing { there, _bytes: bytes }, 10))
@@ -165,6 +168,51 @@ fn three_keys_that_fit_one_at_a_time_are_all_served() {
             request.join().unwrap();
         }
         assert_eq!(residency.snapshot().len(), 1);
+        residency.set_budget(0);
+        assert_empty(&residency);
+    });
+}
+
+/// Leases of several keys at once, as [`wait`] says.
+fn lease_all(
+    residency: &Residency<u8, Thing>,
+    there: &[Arc<AtomicUsize>; 5],
+    keys: [u8; 2],
+) -> [Lease<u8, Thing>; 2] {
+    let lease = |key: u8, wait| residency.lease_as(&key, wait, never(), load(&there[usize::from(key)]));
+    let tried = keys.map(|key| lease(key, Wait::No));
+    if let [Ok(first), Ok(second)] = tried {
+        return [first, second];
+    }
+    drop(tried);
+    let _pass = residency.pass(never()).unwrap();
+    keys.map(|key| lease(key, Wait::Ahead).unwrap())
+}
+
+#[test]
+fn requests_for_several_keys_do_not_wait_for_each_other() {
+    under_many_schedules(|| {
+        let residency = device(29);
+        let there: Arc<[Arc<AtomicUsize>; 5]> = Arc::default();
+        let requests = [[1, 2], [3, 4], [2, 3]].map(|keys| {
+            let (residency, there) = (residency.clone(), there.clone());
+            thread::spawn(move || {
+                let leases = lease_all(&residency, &there, keys);
+                thread::yield_now();
+                assert_eq!(leases.each_ref().map(|lease| *lease.key()), keys);
+            })
+        });
+        let one = thread::spawn({
+            let (residency, there) = (residency.clone(), there.clone());
+            move || drop(residency.lease(&3, never(), load(&there[3])).unwrap())
+        });
+        let cache = thread::spawn({
+            let residency = residency.clone();
+            move || drop(residency.reserve(Owner::Kv, 25, never()).unwrap())
+        });
+        for request in requests.into_iter().chain([one, cache]) {
+            request.join().unwrap();
+        }
         residency.set_budget(0);
         assert_empty(&residency);
     });
@@ -310,7 +358,7 @@ fn caches_that_grow_get_the_bytes_of_one_that_is_unpinned() {
         let caches = [(Owner::Plan, 14), (Owner::Scratch, 15)].map(|(owner, bytes)| {
             let residency = residency.clone();
             thread::spawn(move || {
-                let mut cache = residency.reserve(owner, 2, never()).unwrap();
+                let mut cache = residency.reserve_beside(owner, 2, never()).unwrap();
                 residency.set_priority(&1, 2);
                 residency.grow(&mut cache, 5, never()).unwrap();
                 assert_eq!(cache.bytes(), 5);
