@@ -1,25 +1,27 @@
 //! From a folder to a pack that may be loaded: everything that is found out once a generation.
 
 use std::{
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use manifests::{PackManifest, Sha256};
+use manifests::{FileRecord, PackManifest, Sha256};
 use modularbase_graph::Graph;
+use router::{MAX_ROUTER_BYTES, RouterError, RouterWeights};
 
 use crate::{
     Generation,
     archive::Unpacked,
-    base_fit::{BaseContext, fits_base},
+    base_fit::{BaseContext, BaseMismatch, fits_base},
     elf::{ElfInspection, Finding, PackNote},
     error::{LoadError, LoadFailure, LoadStage},
     file_cache::{CacheError, FileCache},
     library::Unload,
     load_context::LoadContext,
     open_pack::inspect_folder,
-    pack_folder::PackFolder,
+    pack_folder::{FolderError, PackFolder},
     pack_index::{Known, Outcome, ProbeOutcome},
     pack_summary::PackSummary,
     stamp::Stamp,
@@ -178,11 +180,15 @@ impl Admission<'_> {
         fits_base(&pack.manifest, &context.base)?;
         self.timings.verify = self.passed(AdmissionStage::Verified);
 
-        let elf = context.inspected(&pack.manifest.library.sha256, || inspect_folder(pack))?;
+        let Some(library) = &pack.manifest.library else {
+            return self.weights_alone(pack, &signer.to_string());
+        };
+        let elf = context.inspected(&library.sha256, || inspect_folder(pack, library))?;
         admissible(&pack.manifest, &elf, &context.base)?;
         self.timings.inspect = self.passed(AdmissionStage::Inspected);
 
-        let library = cache_files(pack, &context.cache)?;
+        let library = cached_library(pack, library, &context.cache)?;
+        cache_data(pack, &context.cache)?;
         self.timings.cache = self.passed(AdmissionStage::Cached);
 
         let contact = first_contact(context, &pack.manifest, &library)?;
@@ -203,6 +209,33 @@ impl Admission<'_> {
             folder: pack.path.clone(),
             timings: self.timings,
             was_probed: contact.now,
+        })
+    }
+
+    /// A router pack: there is no code to inspect and none to try.
+    fn weights_alone(mut self, pack: &PackFolder, signer: &str) -> Result<Admitted, LoadFailure> {
+        let base = &self.context.base;
+        let weights = read_router(pack)?;
+        let found = weights.facts.base;
+        if found != base.fingerprint {
+            return Err(BaseMismatch::Fingerprint { expected: found, found: base.fingerprint }.into());
+        }
+        if weights.width() != base.shape.hidden_size {
+            let (expected, found) = (weights.width(), base.shape.hidden_size);
+            return Err(BaseMismatch::HiddenSize { expected, found }.into());
+        }
+        self.timings.inspect = self.passed(AdmissionStage::Inspected);
+        cache_data(pack, &self.context.cache)?;
+        self.timings.cache = self.passed(AdmissionStage::Cached);
+        self.timings.probe = self.passed(AdmissionStage::Probed);
+        let signer = Some(signer.to_owned());
+        let summary = PackSummary::new(&pack.manifest, pack.manifest_bytes.len(), Vec::new(), signer);
+        Ok(Admitted {
+            generation: pack.generation,
+            summary: summary.into(),
+            folder: pack.path.clone(),
+            timings: self.timings,
+            was_probed: false,
         })
     }
 
@@ -240,22 +273,46 @@ fn agrees(manifest: &PackManifest, note: &PackNote) -> Result<(), LoadFailure> {
     }
 }
 
-/// Copies library, weights and manifest to the cache; gives the library's absolute path there.
-fn cache_files(pack: &PackFolder, cache: &FileCache) -> Result<PathBuf, LoadFailure> {
-    let library = cached_library(pack, cache)?;
+/// The weights of a router pack, checked.
+///
+/// # Errors
+/// Weights that are no router's, or can't be read.
+pub fn read_router(pack: &PackFolder) -> Result<RouterWeights, LoadFailure> {
+    let record = pack.manifest.weights.as_ref();
+    let (Some(record), Some(file)) = (record, pack.open_weights()?) else {
+        return Err(LoadFailure::Router(RouterError::Facts("the pack names no weights".into())));
+    };
+    let path = record.file.in_folder(&pack.path);
+    let mut bytes = Vec::new();
+    file.take(MAX_ROUTER_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| FolderError::Read { path: path.clone(), source })?;
+    let weights = RouterWeights::from_bytes(&bytes)?;
+    // Too large a file is refused above, by name.
+    let found = Sha256::of_bytes(&bytes);
+    if found != record.sha256 {
+        return Err(FolderError::Hash { path, expected: record.sha256, found }.into());
+    }
+    Ok(weights)
+}
+
+/// Copies weights and manifest to the cache.
+fn cache_data(pack: &PackFolder, cache: &FileCache) -> Result<(), LoadFailure> {
     if let (Some(record), Some(mut file)) = (&pack.manifest.weights, pack.open_weights()?) {
         cache.store(&cache.weights_path(pack.generation), &mut file, &record.sha256)?;
     }
     let manifest = cache.manifest_path(pack.generation);
     let digest = Sha256::of_bytes(&pack.manifest_bytes);
-    cache.store(&manifest, &mut pack.manifest_bytes.as_slice(), &digest)?;
-    Ok(library)
+    Ok(cache.store(&manifest, &mut pack.manifest_bytes.as_slice(), &digest)?)
 }
 
 /// Copies the library to the cache; gives its absolute path there, since a child works in another folder.
-pub(crate) fn cached_library(pack: &PackFolder, cache: &FileCache) -> Result<PathBuf, LoadFailure> {
-    let digest = &pack.manifest.library.sha256;
-    let path = cache.store_library(pack.generation, &mut pack.open_library()?, digest)?;
+pub(crate) fn cached_library(
+    pack: &PackFolder,
+    library: &FileRecord,
+    cache: &FileCache,
+) -> Result<PathBuf, LoadFailure> {
+    let path = cache.store_library(pack.generation, &mut pack.open(library)?, &library.sha256)?;
     let absolute = path.canonicalize();
     Ok(absolute.map_err(|source| CacheError::Io { path, source })?)
 }

@@ -4,6 +4,7 @@ use std::{fmt, path::Path};
 
 use manifests::PackManifest;
 use modularbase_graph::GraphError;
+use router::RouterError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -92,6 +93,12 @@ pub enum LoadFailure {
     /// The graph's shapes do not fit.
     #[error("its graph is refused: {0}")]
     Graph(#[from] GraphError),
+    /// It has no graph that could stand in the slot.
+    #[error("a router pack chooses mixtures and can't be part of one: it has no library")]
+    NoLibrary,
+    /// The weights are no router's.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// The weights do not fit the graph.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -152,9 +159,11 @@ impl LoadFailure {
             Self::Inspection(_) | Self::Contradiction { .. } => LoadStage::Inspection,
             Self::Cache(_) => LoadStage::Cache,
             Self::Probe(_) => LoadStage::Probe,
-            Self::OtherVersionPinned { .. } | Self::Library(_) | Self::NotRepeatable => LoadStage::Library,
+            Self::OtherVersionPinned { .. } | Self::Library(_) | Self::NotRepeatable | Self::NoLibrary => {
+                LoadStage::Library
+            }
             Self::Graph(_) => LoadStage::Graph,
-            Self::Weights(_) | Self::Memory(_) => LoadStage::Weights,
+            Self::Weights(_) | Self::Memory(_) | Self::Router(_) => LoadStage::Weights,
         }
     }
 

@@ -4,7 +4,7 @@
 //! gives the old library while that is open. A copy named by the generation has neither trouble.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs::{self, File, Metadata, Permissions},
     io::{self, Read, Write},
@@ -112,6 +112,12 @@ impl FileCache {
         holds
     }
 
+    /// Whether this process has hashed `path` before, and the file system says that nothing has changed since. Nothing
+    /// is read.
+    pub(crate) fn is_known_to_hold(&self, path: &Path, expected: &Sha256) -> bool {
+        Stamp::of(path).is_ok_and(|stamp| self.verified().get(path) == Some(&(stamp, *expected)))
+    }
+
     fn verified(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, Sha256)>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,18 +183,22 @@ impl FileCache {
     }
 
     /// Deletes copies, those of the least recently used generation first, until all copies together take at most
-    /// `limit` bytes. Those of the generations in `keep` stay in any case.
+    /// `limit` bytes. Those of generations that are to be kept stay in any case.
     ///
     /// # Errors
     /// The folder can't be read, or a copy can't be deleted.
-    pub fn trim(&self, limit: u64, keep: &BTreeSet<Generation>) -> Result<Trimmed, CacheError> {
+    pub fn trim(&self, limit: u64, keep: impl Fn(&Generation) -> bool) -> Result<Trimmed, CacheError> {
         /// Bytes of a file, and under how many names it lies here.
         type File = (u64, usize);
+        // Mostly there is nothing to trim, and of ten thousand packs no list is made for that.
+        let left = self.bytes()?;
+        if left <= limit {
+            return Ok(Trimmed { bytes: 0, left });
+        }
         let mut files: HashMap<u64, File> = HashMap::new();
         let mut copies: HashMap<Generation, (SystemTime, Vec<u64>)> = HashMap::new();
         for (path, metadata) in self.files()? {
-            let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-            let Ok(generation) = stem.parse::<Generation>() else { continue };
+            let Some(generation) = generation_of(&path) else { continue };
             files.entry(metadata.ino()).or_insert((metadata.len(), 0)).1 += 1;
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let copy = copies.entry(generation).or_insert((used, Vec::new()));
@@ -203,7 +213,7 @@ impl FileCache {
             if trimmed.left <= limit {
                 break;
             }
-            if keep.contains(&generation) {
+            if keep(&generation) {
                 continue;
             }
             self.remove(generation)?;
@@ -217,6 +227,15 @@ impl FileCache {
             }
         }
         Ok(trimmed)
+    }
+
+    /// Bytes of all copies; a file with several names counts once.
+    fn bytes(&self) -> Result<u64, CacheError> {
+        let mut shared = HashSet::new();
+        let files = self.files()?.filter(|(path, metadata)| {
+            generation_of(path).is_some() && (metadata.nlink() == 1 || shared.insert(metadata.ino()))
+        });
+        Ok(files.map(|(_, metadata)| metadata.len()).sum())
     }
 
     /// Deletes what processes that ended in the middle of a copy have left; gives how many files. What somebody still
@@ -240,19 +259,19 @@ impl FileCache {
         Ok(swept)
     }
 
-    /// Regular files of the folder; none if it was not made yet. A file that vanishes meanwhile is left out.
-    fn files(&self) -> Result<Vec<(PathBuf, Metadata)>, CacheError> {
+    /// Regular files of the folder, one after the other; none if it was not made yet. A file that vanishes meanwhile is
+    /// left out.
+    fn files(&self) -> Result<impl Iterator<Item = (PathBuf, Metadata)> + use<>, CacheError> {
         let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(CacheError::Io { path: self.folder.clone(), source }),
         };
-        let files = entries.filter_map(|entry| {
+        Ok(entries.into_iter().flatten().filter_map(|entry| {
             let entry = entry.ok()?;
             let metadata = entry.metadata().ok()?;
             metadata.is_file().then(|| (entry.path(), metadata))
-        });
-        Ok(files.collect())
+        }))
     }
 
     fn paths(&self, generation: Generation) -> [PathBuf; 3] {
@@ -271,6 +290,11 @@ impl FileCache {
         }
         Ok(())
     }
+}
+
+/// The generation that a copy's name tells.
+fn generation_of(copy: &Path) -> Option<Generation> {
+    copy.file_stem().and_then(OsStr::to_str)?.parse().ok()
 }
 
 fn delete(path: &Path) -> Result<(), CacheError> {
@@ -392,7 +416,7 @@ mod tests {
     fn trimming_takes_the_least_recently_used_generations_and_never_those_in_use() {
         let root = tempfile::tempdir().unwrap();
         let cache = FileCache::new(root.path().join("cache"));
-        assert_eq!(cache.trim(0, &BTreeSet::new()).unwrap(), Trimmed { bytes: 0, left: 0 });
+        assert_eq!(cache.trim(0, |_| false).unwrap(), Trimmed { bytes: 0, left: 0 });
         let [a, b, c, d] = [b"aaa", b"bbb", b"ccc", b"ddd"].map(|content| stored(&cache, content));
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
         for (age, generation) in [c, a, d, b].into_iter().enumerate() {
@@ -403,12 +427,12 @@ mod tests {
         }
         cache.touch(c);
         fs::write(cache.folder().join("index.jsonl"), b"not a copy").unwrap();
-        assert_eq!(cache.trim(24, &BTreeSet::new()).unwrap(), Trimmed { bytes: 0, left: 24 });
+        assert_eq!(cache.trim(24, |_| false).unwrap(), Trimmed { bytes: 0, left: 24 });
         // `a` is the oldest but in use, `d` comes next.
-        assert_eq!(cache.trim(20, &BTreeSet::from([a])).unwrap(), Trimmed { bytes: 6, left: 18 });
+        assert_eq!(cache.trim(20, |kept| *kept == a).unwrap(), Trimmed { bytes: 6, left: 18 });
         let there = |generation| cache.library_path(generation).exists();
         assert_eq!([a, b, c, d].map(there), [true, true, true, false]);
-        assert_eq!(cache.trim(0, &BTreeSet::from([a])).unwrap(), Trimmed { bytes: 12, left: 6 });
+        assert_eq!(cache.trim(0, |kept| *kept == a).unwrap(), Trimmed { bytes: 12, left: 6 });
         assert_eq!([a, b, c, d].map(there), [true, false, false, false]);
         assert!(cache.folder().join("index.jsonl").exists());
     }
@@ -428,10 +452,10 @@ mod tests {
         let [inode_a, inode_b] =
             [a, b].map(|generation| fs::metadata(cache.library_path(generation)).unwrap().ino());
         assert_eq!(inode_a, inode_b);
-        assert_eq!(cache.trim(9, &BTreeSet::new()).unwrap(), Trimmed { bytes: 0, left: 9 });
-        assert_eq!(cache.trim(8, &BTreeSet::from([b])).unwrap(), Trimmed { bytes: 1, left: 8 });
+        assert_eq!(cache.trim(9, |_| false).unwrap(), Trimmed { bytes: 0, left: 9 });
+        assert_eq!(cache.trim(8, |kept| *kept == b).unwrap(), Trimmed { bytes: 1, left: 8 });
         assert_eq!(fs::read(cache.library_path(b)).unwrap(), b"library");
-        assert_eq!(cache.trim(0, &BTreeSet::new()).unwrap(), Trimmed { bytes: 8, left: 0 });
+        assert_eq!(cache.trim(0, |_| false).unwrap(), Trimmed { bytes: 8, left: 0 });
     }
 
     #[test]

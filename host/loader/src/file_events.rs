@@ -1,45 +1,68 @@
-//! Events of the operating system below a directory, gathered for a moment, as paths to look at.
+//! Events of the operating system below a directory, gathered until they are asked for, as paths to look at.
+//!
+//! Only what may be a change is kept: looking through ten thousand folders gives as many events of them being opened,
+//! and more. For the same reason no library gathers them, which would keep them all, with their order and time.
 
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
 use notify::{
-    EventKind, RecommendedWatcher, RecursiveMode,
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
-};
-use notify_debouncer_full::{
-    DebounceEventResult, Debouncer, FileIdCache, file_id::FileId, new_debouncer_opt,
 };
 
 use crate::stamp::Stamp;
 
-/// How long the library's threads may take to end.
+/// How long the library's thread may take to end.
 const END_GRACE: Duration = Duration::from_secs(2);
 
 /// What the one who watches is told.
 #[derive(Debug)]
 pub(crate) enum Signal {
-    /// Something happened to these.
-    Paths(BTreeSet<PathBuf>),
-    /// Events were lost.
-    Anything,
-    /// The system does not watch everything that it should.
-    Failed(notify::Error),
+    /// Something happened, for the first time since [`FileEvents::take`].
+    Events,
     /// The one who is told has looked at an entry itself, and saw this.
     Saw(OsString, Option<Stamp>),
     /// Nobody wants to know any more.
     Stop,
 }
 
+/// What has happened since it was last asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Happened {
+    /// Something happened to these.
+    pub(crate) paths: BTreeSet<PathBuf>,
+    /// Events were lost.
+    pub(crate) lost: bool,
+    /// The system does not watch everything that it should.
+    pub(crate) failure: Option<notify::Error>,
+}
+
+impl Happened {
+    fn is_nothing(&self) -> bool {
+        self.paths.is_empty() && !self.lost && self.failure.is_none()
+    }
+
+    fn add(&mut self, event: notify::Result<Event>) {
+        match event {
+            Ok(event) if event.need_rescan() => self.lost = true,
+            Ok(event) if is_change(event.kind) => self.paths.extend(event.paths),
+            Ok(_) => {}
+            Err(error) => self.failure = Some(error),
+        }
+    }
+}
+
 /// The system's events; they end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct FileEvents {
-    debouncer: Option<Debouncer<RecommendedWatcher, NoFileIds>>,
+    watcher: Option<RecommendedWatcher>,
+    happened: Arc<Mutex<Happened>>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -51,67 +74,57 @@ impl FileEvents {
     /// The system gives no events at all.
     pub(crate) fn of(
         dir: &Path,
-        debounce: Duration,
         signals: mpsc::Sender<Signal>,
     ) -> notify::Result<(Self, Option<notify::Error>)> {
-        let (alive, ended) = mpsc::channel();
-        let mut debouncer = new_debouncer_opt(
-            debounce,
-            Some(debounce / 2),
-            move |result| send(&signals, result),
-            NoFileIds { _alive: alive },
-            // A link may lead to anywhere, and all below it would be watched.
-            notify::Config::default().with_follow_symlinks(false),
-        )?;
-        let refused = debouncer.watch(dir, RecursiveMode::Recursive).err();
-        Ok((Self { debouncer: Some(debouncer), ended }, refused))
+        let (alive, ended) = mpsc::channel::<()>();
+        let happened = Arc::new(Mutex::new(Happened::default()));
+        let gathered = Arc::clone(&happened);
+        let gather = move |event| {
+            // Goes with the library's thread.
+            let _alive = &alive;
+            let mut happened = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            let was_nothing = happened.is_nothing();
+            happened.add(event);
+            if was_nothing && !happened.is_nothing() {
+                // Nobody listens any more when this fails.
+                let _ = signals.send(Signal::Events);
+            }
+        };
+        // A link may lead to anywhere, and all below it would be watched.
+        let config = notify::Config::default().with_follow_symlinks(false);
+        let mut watcher = RecommendedWatcher::new(gather, config)?;
+        let refused = watcher.watch(dir, RecursiveMode::Recursive).err();
+        Ok((Self { watcher: Some(watcher), happened, ended }, refused))
+    }
+
+    /// What has happened since this was last called.
+    pub(crate) fn take(&self) -> Happened {
+        std::mem::take(&mut *self.happened.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks for events of one more folder, without those below it.
     pub(crate) fn follow(&mut self, folder: &Path) {
-        if let Some(debouncer) = &mut self.debouncer {
+        if let Some(watcher) = &mut self.watcher {
             // Without them, the next look at everything finds what changed.
-            let _ = debouncer.watch(folder, RecursiveMode::NonRecursive);
+            let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
         }
     }
 
     /// Asks for no more events of such a folder.
     pub(crate) fn leave(&mut self, folder: &Path) {
-        if let Some(debouncer) = &mut self.debouncer {
+        if let Some(watcher) = &mut self.watcher {
             // It may be gone already, and its events with it.
-            let _ = debouncer.unwatch(folder);
+            let _ = watcher.unwatch(folder);
         }
     }
 }
 
 impl Drop for FileEvents {
     fn drop(&mut self) {
-        if let Some(debouncer) = self.debouncer.take() {
-            debouncer.stop();
-        }
-        // The watcher's own thread is not joined by the library; the last thing it drops is what holds the sender.
+        drop(self.watcher.take());
+        // The library does not join its thread; the last thing that one drops is what holds the sender.
         let _ = self.ended.recv_timeout(END_GRACE);
     }
-}
-
-fn send(signals: &mpsc::Sender<Signal>, result: DebounceEventResult) {
-    let signal = match result {
-        Ok(events) if events.iter().any(|event| event.need_rescan()) => Signal::Anything,
-        Ok(events) => {
-            let changes = events.into_iter().filter(|event| is_change(event.kind));
-            let paths: BTreeSet<PathBuf> = changes.flat_map(|event| event.event.paths).collect();
-            if paths.is_empty() {
-                return;
-            }
-            Signal::Paths(paths)
-        }
-        Err(errors) => match errors.into_iter().next() {
-            Some(error) => Signal::Failed(error),
-            None => return,
-        },
-    };
-    // Nobody listens any more when this fails.
-    let _ = signals.send(signal);
 }
 
 /// Reading is no change, least of all our own.
@@ -122,18 +135,43 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Renames need not be followed by file ids: every event leads to a look.
-#[derive(Debug)]
-struct NoFileIds {
-    _alive: mpsc::Sender<()>,
-}
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread};
 
-impl FileIdCache for NoFileIds {
-    fn cached_file_id(&self, _: &Path) -> Option<impl AsRef<FileId>> {
-        Option::<&FileId>::None
+    use super::*;
+
+    /// Nothing is measured by it.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn reading_is_no_event_and_changes_are_gathered_until_they_are_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().canonicalize().unwrap();
+        let [read, one, two, three] = ["read", "one", "two", "three"].map(|name| dir.join(name));
+        fs::write(&read, "1").unwrap();
+        let (signals, received) = mpsc::channel();
+        let (events, refused) = FileEvents::of(&dir, signals).unwrap();
+        assert!(refused.is_none(), "{refused:?}");
+        fs::read(&read).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::write(&one, "1").unwrap();
+        assert!(matches!(received.recv_timeout(PATIENCE), Ok(Signal::Events)));
+
+        // They come in order, so what was read would be among them by then.
+        fs::write(&two, "1").unwrap();
+        while !events.happened.lock().unwrap().paths.contains(&two) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(received.try_recv().is_err(), "told twice of what was not asked for yet");
+        let happened = events.take();
+        assert_eq!(happened.paths, BTreeSet::from([one, two.clone()]));
+        assert!(!happened.lost && happened.failure.is_none());
+
+        fs::write(&three, "1").unwrap();
+        while !events.happened.lock().unwrap().paths.contains(&three) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(matches!(received.recv_timeout(PATIENCE), Ok(Signal::Events)));
     }
-
-    fn add_path(&mut self, _: &Path, _: RecursiveMode) {}
-
-    fn remove_path(&mut self, _: &Path) {}
 }

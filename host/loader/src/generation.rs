@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use manifests::Sha256;
+use manifests::{PackManifest, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// SHA-256 over a pack's manifest, library and weights: its identity everywhere, where a name is none. Two folders with
@@ -24,6 +24,14 @@ impl Generation {
             parts.extend_from_slice(weights.as_bytes());
         }
         Self(Sha256::of_bytes(&parts))
+    }
+
+    /// Of a manifest and its bytes. A pack without a library is told from every pack with one by its manifest.
+    pub fn of_manifest(manifest: &PackManifest, bytes: &[u8]) -> Self {
+        let none = Sha256::of_bytes(b"");
+        let library = manifest.library.as_ref().map_or(&none, |library| &library.sha256);
+        let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
+        Self::new(&Sha256::of_bytes(bytes), library, weights)
     }
 
     /// All 64 digits.

@@ -10,8 +10,8 @@
 //! to) -> [`Prober`] (first contact in a child process). [`PackIndex`] keeps the verdicts, also over a restart.
 //!
 //! [`load_admitted`] is the work of every load: the copies, verified -> [`build_graph`] (open, compare layouts, build,
-//! copy the graph, close) -> shapes -> [`WeightsFile`]. [`open_pack`] is both in order. Failures name the pack and the
-//! stage.
+//! copy the graph, close) -> shapes -> [`WeightsFile`]; [`load_and_place`] puts them on a device while their hash is still
+//! being found out. [`open_pack`] is admission and load in order. Failures name the pack and the stage.
 //!
 //! No code of a pack runs after `build`, and its library is closed before [`load_admitted`] returns.
 //!
@@ -46,9 +46,12 @@ mod weight_blocks;
 mod weights_file;
 mod weights_writer;
 
-pub use admission::{AdmissionStage, AdmissionTimings, Admitted, admit, admit_complete, admit_unpacked};
+pub use admission::{
+    AdmissionStage, AdmissionTimings, Admitted, admit, admit_complete, admit_unpacked, read_router,
+};
 pub use archive::{
-    ArchiveError, ArchiveFault, Unpacked, archive_manifest, pack_archive, sweep_unpacked, unpack, unpacked_to,
+    ArchiveError, ArchiveFault, Unpacked, archive_manifest, is_unpacked, pack_archive, sweep_unpacked,
+    unpack, unpacked_to,
 };
 pub use base_fit::{
     BaseContext, BaseMismatch, WrongResidentBytes, copies_fit_base, declaration_holds, fits_base,
@@ -63,7 +66,7 @@ pub use install::{InstallError, Installed, install, remove, sweep_staging};
 pub use library::{
     BuildRequest, BuiltPack, LibraryError, LogLine, PackInfo, Unload, build_graph, is_mapped, mapped_regions,
 };
-pub use load_admitted::{LoadTimings, LoadedPack, load_admitted};
+pub use load_admitted::{LoadTimings, LoadedPack, load_admitted, load_and_place};
 pub use load_context::LoadContext;
 pub use open_pack::{Inspection, inspect, open_pack, probe_pack};
 pub use pack_folder::{FolderError, PackFolder};

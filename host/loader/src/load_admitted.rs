@@ -6,6 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use crate::{
     Generation,
     admission::{admissible, graph_digest},
     base_fit::{copies_fit_base, declaration_holds},
-    elf::{Finding, inspect_library},
+    elf::{ElfInspection, Finding, inspect_library},
     error::{LoadError, LoadFailure},
     file_cache::{CacheError, FileCache},
     library::{BuildRequest, BuiltPack, LibraryError, LogLine, PackInfo, Unload, build_graph, is_mapped},
@@ -56,7 +57,7 @@ pub struct LoadedPack {
 pub struct LoadTimings {
     /// Reading and, at admission, hashing and inspecting.
     pub inspect: Duration,
-    /// Verifying the copies in the cache, or making them.
+    /// Verifying the copies in the cache, or making them, as far as nothing else was done beside it.
     pub cache: Duration,
     /// The child process; zero when this generation was probed before.
     pub probe: Duration,
@@ -78,14 +79,29 @@ pub fn load_admitted(
     expected: Generation,
     context: &LoadContext,
 ) -> Result<LoadedPack, LoadError> {
+    load_and_place(folder, expected, context, |_| ()).map(|(loaded, ())| loaded)
+}
+
+/// As [`load_admitted`], and `place` is called with the pack. It may be called before the hash of the weights is known,
+/// which takes longer than everything else: where the copy turns out to be damaged, what it gave is dropped and it is
+/// called once more, with weights from a copy that was made again. What is returned was placed from verified files.
+///
+/// # Errors
+/// As [`load_admitted`].
+pub fn load_and_place<T>(
+    folder: &Path,
+    expected: Generation,
+    context: &LoadContext,
+    place: impl FnMut(&LoadedPack) -> T,
+) -> Result<(LoadedPack, T), LoadError> {
     let start = Instant::now();
     let source = Source::find(folder, expected, &context.cache)?;
     let inspect = start.elapsed();
-    let mut loaded = source
-        .load(context)
+    let (mut loaded, placed) = source
+        .load_and_place(context, place)
         .map_err(|failure| LoadError::of_pack(&source.stated.manifest, expected, failure))?;
     loaded.timings.inspect = inspect;
-    Ok(loaded)
+    Ok((loaded, placed))
 }
 
 /// Where a pack's files come from.
@@ -113,29 +129,70 @@ impl Source {
         }
     }
 
-    fn load(&self, context: &LoadContext) -> Result<LoadedPack, LoadFailure> {
+    fn load_and_place<T>(
+        &self,
+        context: &LoadContext,
+        mut place: impl FnMut(&LoadedPack) -> T,
+    ) -> Result<(LoadedPack, T), LoadFailure> {
         let (manifest, generation) = (&self.stated.manifest, self.stated.generation);
-        let mut timings = LoadTimings::default();
         let start = Instant::now();
         let cache = &context.cache;
+        let record = manifest.library.as_ref().ok_or(LoadFailure::NoLibrary)?;
         let library = cache.library_path(generation);
-        let digest = &manifest.library.sha256;
-        self.ensure_copy(cache, &library, &manifest.library.file, digest)?;
+        let digest = &record.sha256;
+        // Nothing of a library is looked at before its hash is known.
+        self.ensure_copy(cache, &library, &record.file, digest)?;
         let elf = context.inspected(digest, || read_copy(&library).map(|bytes| inspect_library(&bytes)))?;
         admissible(manifest, &elf, &context.base)?;
-        let weights = match &manifest.weights {
-            Some(record) => {
-                let path = cache.weights_path(generation);
-                self.ensure_copy(cache, &path, &record.file, &record.sha256)?;
-                Some(WeightsFile::open(&path, record)?)
-            }
-            None => None,
-        };
         cache.touch(generation);
-        timings.cache = start.elapsed();
+        let mut in_cache = start.elapsed();
 
+        let mut attempt = |in_cache: Duration| {
+            let mut loaded = self.load(context, &elf)?;
+            loaded.timings.cache = in_cache;
+            let placed = place(&loaded);
+            Ok((loaded, placed))
+        };
+        let Some(record) = &manifest.weights else { return attempt(in_cache) };
+        let path = cache.weights_path(generation);
+        if cache.is_known_to_hold(&path, &record.sha256) {
+            return attempt(in_cache);
+        }
+        if path.exists() {
+            let (attempted, waited, is_sound) = thread::scope(|scope| {
+                let holds = || cache.holds(&path, &record.sha256);
+                let thread = thread::Builder::new().name("pack-hash".to_owned());
+                let Ok(hashing) = thread.spawn_scoped(scope, holds) else {
+                    let is_sound = holds();
+                    return (is_sound.then(|| attempt(in_cache)), Duration::ZERO, is_sound);
+                };
+                let attempted = attempt(in_cache);
+                let placed = Instant::now();
+                let is_sound = hashing.join().unwrap_or(false);
+                (Some(attempted), placed.elapsed(), is_sound)
+            });
+            if let (Some(attempted), true) = (attempted, is_sound) {
+                let (mut loaded, placed) = attempted?;
+                loaded.timings.cache += waited;
+                return Ok((loaded, placed));
+            }
+            in_cache = start.elapsed();
+        }
+        let storing = Instant::now();
+        cache.store(&path, &mut self.original(&path, &record.file)?, &record.sha256)?;
+        attempt(in_cache + storing.elapsed())
+    }
+
+    /// The pack with the weights that lie in the cache now.
+    fn load(&self, context: &LoadContext, elf: &ElfInspection) -> Result<LoadedPack, LoadFailure> {
+        let (manifest, generation) = (&self.stated.manifest, self.stated.generation);
+        let library = context.cache.library_path(generation);
+        let weights = manifest.weights.as_ref();
+        let weights = weights
+            .map(|record| WeightsFile::open(&context.cache.weights_path(generation), record))
+            .transpose()?;
         let built = build_here(manifest, generation, library, context)?;
-        timings.build = built.elapsed;
+        let timings = LoadTimings { build: built.elapsed, ..LoadTimings::default() };
         let key = context.probe_key(manifest);
         if let Some(ProbeOutcome::Passed { graph, .. }) = context.index().probed(key)
             && graph != graph_digest(&built.graph)

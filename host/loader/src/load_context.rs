@@ -61,7 +61,8 @@ impl LoadContext {
 
     /// What the first contact with a pack's library depends on.
     pub fn probe_key(&self, manifest: &PackManifest) -> ProbeKey {
-        let text = format!("{}\0{}", manifest.library.sha256, self.config_for(manifest));
+        let library = manifest.library.as_ref().map(|library| library.sha256.to_string());
+        let text = format!("{}\0{}", library.unwrap_or_default(), self.config_for(manifest));
         ProbeKey(Sha256::of_bytes(text.as_bytes()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{io::Read, path::Path};
 
-use manifests::Sha256;
+use manifests::{FileRecord, Sha256};
 
 use crate::{
     admission::{admissible, admit, cached_library},
@@ -19,8 +19,8 @@ use crate::{
 pub struct Inspection {
     /// Folder, manifest, generation.
     pub folder: PackFolder,
-    /// What the library's file tells.
-    pub elf: ElfInspection,
+    /// What the library's file tells; `None`: the pack has no library.
+    pub elf: Option<ElfInspection>,
 }
 
 /// Verifies a pack's files and looks into its library without loading it.
@@ -29,7 +29,7 @@ pub struct Inspection {
 /// The folder is unsound. A library that would be refused is no error here: see [`ElfInspection::refusals`].
 pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
     let folder = PackFolder::read(dir).map_err(|error| LoadError::of_folder(dir, error))?;
-    match inspect_folder(&folder) {
+    match folder.manifest.library.as_ref().map(|library| inspect_folder(&folder, library)).transpose() {
         Ok(elf) => Ok(Inspection { folder, elf }),
         Err(failure) => Err(of_folder(&folder, failure)),
     }
@@ -61,8 +61,11 @@ pub fn probe_pack(
     let inspection = inspect(dir)?;
     let folder = &inspection.folder;
     let report = (|| {
-        admissible(&folder.manifest, &inspection.elf, &context.base)?;
-        let library = cached_library(folder, &context.cache)?;
+        let (Some(library), Some(elf)) = (&folder.manifest.library, &inspection.elf) else {
+            return Err(LoadFailure::NoLibrary);
+        };
+        admissible(&folder.manifest, elf, &context.base)?;
+        let library = cached_library(folder, library, &context.cache)?;
         Ok(context.prober.probe(&library, &context.config_for(&folder.manifest), cycles)?)
     })();
     match report {
@@ -71,12 +74,11 @@ pub fn probe_pack(
     }
 }
 
-pub(crate) fn inspect_folder(folder: &PackFolder) -> Result<ElfInspection, LoadFailure> {
-    let path = folder.library_path();
-    let record = &folder.manifest.library;
+pub(crate) fn inspect_folder(folder: &PackFolder, record: &FileRecord) -> Result<ElfInspection, LoadFailure> {
+    let path = record.file.in_folder(&folder.path);
     let mut bytes = Vec::new();
     folder
-        .open_library()?
+        .open(record)?
         .take(record.size.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|source| FolderError::Read { path: path.clone(), source })?;

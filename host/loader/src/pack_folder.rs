@@ -100,23 +100,18 @@ impl PackFolder {
         StatedPack::read(path)?.verify()
     }
 
-    /// Where the library lies.
-    pub fn library_path(&self) -> PathBuf {
-        self.manifest.library.file.in_folder(&self.path)
-    }
-
-    /// Opens the library for reading.
+    /// Opens a file of the pack for reading.
     ///
     /// # Errors
     /// It can't be opened, or has become a link that leads elsewhere.
-    pub fn open_library(&self) -> Result<File, FolderError> {
-        open_inside(&self.path, &self.library_path())
+    pub(crate) fn open(&self, record: &FileRecord) -> Result<File, FolderError> {
+        open_inside(&self.path, &record.file.in_folder(&self.path))
     }
 
     /// Opens the weights for reading, if the pack has any.
     ///
     /// # Errors
-    /// As [`PackFolder::open_library`].
+    /// It can't be opened, or has become a link that leads elsewhere.
     pub fn open_weights(&self) -> Result<Option<File>, FolderError> {
         let weights = self.manifest.weights.as_ref();
         weights.map(|weights| open_inside(&self.path, &weights.file.in_folder(&self.path))).transpose()
@@ -135,7 +130,7 @@ impl StatedPack {
         let manifest_path = path.join(PACK_MANIFEST_FILE);
         let manifest_bytes = read_manifest(&path, &manifest_path)?;
         let manifest = parse(&manifest_bytes, &manifest_path)?;
-        let generation = generation_of(&manifest, &manifest_bytes);
+        let generation = Generation::of_manifest(&manifest, &manifest_bytes);
         Ok(Self { path, manifest, manifest_bytes, generation, stamp })
     }
 
@@ -148,7 +143,7 @@ impl StatedPack {
         let manifest_bytes = fs::read(manifest_path)
             .map_err(|source| FolderError::Read { path: manifest_path.to_owned(), source })?;
         let manifest = parse(&manifest_bytes, manifest_path)?;
-        let generation = generation_of(&manifest, &manifest_bytes);
+        let generation = Generation::of_manifest(&manifest, &manifest_bytes);
         Ok(Self { path: folder, manifest, manifest_bytes, generation, stamp: None })
     }
 
@@ -170,11 +165,6 @@ impl StatedPack {
 
 fn parse(bytes: &[u8], path: &Path) -> Result<PackManifest, FolderError> {
     Ok(PackManifest::parse_bytes(bytes).map_err(|error| error.in_file(path))?)
-}
-
-fn generation_of(manifest: &PackManifest, bytes: &[u8]) -> Generation {
-    let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
-    Generation::new(&Sha256::of_bytes(bytes), &manifest.library.sha256, weights)
 }
 
 fn read_manifest(folder: &Path, path: &Path) -> Result<Vec<u8>, FolderError> {

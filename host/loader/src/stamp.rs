@@ -1,7 +1,7 @@
 //! What the file system says of a pack without a byte of it being read: equal stamps, unchanged pack.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -65,8 +65,9 @@ pub(crate) struct Stamped {
     pub(crate) stamp: Stamp,
     /// Identity and change times of the folder; `None` for a file.
     folder: Option<[u64; 4]>,
-    /// Entries of the folder that are regular files, sorted.
-    files: Box<[CString]>,
+    /// Entries of the folder that are regular files, sorted; each ends with a NUL. One piece, since there may be ten
+    /// thousand folders.
+    files: Box<[u8]>,
     /// False: only the stamp is known, from somebody else.
     listed: bool,
 }
@@ -97,8 +98,10 @@ impl Stamped {
             return Self::of(path);
         }
         let inside = fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let found = regular_files(inside.as_fd(), self.files.to_vec());
-        if found.len() == self.files.len() { Ok(Self::of_folder(&own, found)) } else { Self::of(path) }
+        let names: Vec<_> = self.files().map(CStr::to_owned).collect();
+        let count = names.len();
+        let found = regular_files(inside.as_fd(), names);
+        if found.len() == count { Ok(Self::of_folder(&own, found)) } else { Self::of(path) }
     }
 
     /// A stamp that somebody else took. Taking it anew lists the folder.
@@ -111,11 +114,15 @@ impl Stamped {
     }
 
     pub(crate) fn is_folder_with(&self, file: &str) -> bool {
-        self.folder.is_some() && self.files.iter().any(|name| name.as_bytes() == file.as_bytes())
+        self.folder.is_some() && self.files().any(|name| name.to_bytes() == file.as_bytes())
     }
 
     pub(crate) fn is_file(&self) -> bool {
         self.folder.is_none()
+    }
+
+    fn files(&self) -> impl Iterator<Item = &CStr> {
+        self.files.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
     }
 
     fn of_file(own: &Stat) -> Self {
@@ -124,7 +131,7 @@ impl Stamped {
 
     fn of_folder(own: &Stat, found: Vec<(CString, Stat)>) -> Self {
         let stamp = fold(own, 0, &found);
-        let files = found.into_iter().map(|(name, _)| name).collect();
+        let files = found.iter().flat_map(|(name, _)| name.as_bytes_with_nul()).copied().collect();
         Self { stamp, folder: Some(identity(own)), files, listed: true }
     }
 }

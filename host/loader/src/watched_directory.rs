@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    file_events::{FileEvents, Signal},
+    file_events::{FileEvents, Happened, Signal},
     packs_directory::{look, names_in},
     stamp::{Stamp, Stamped},
 };
@@ -87,6 +87,7 @@ impl WatchedDirectory {
             events_failed: false,
             seen: HashMap::new(),
             unsettled: BTreeMap::new(),
+            events_due: None,
             last_rescan: (Instant::now(), Duration::ZERO),
             next_rescan: Instant::now(),
         };
@@ -141,6 +142,8 @@ struct Watch<F> {
     seen: HashMap<OsString, Box<Stamped>>,
     /// Entries that changed a moment ago, and since when they have not been reported.
     unsettled: BTreeMap<OsString, Instant>,
+    /// When the events that are gathered now are looked into.
+    events_due: Option<Instant>,
     /// When the last look at everything ended, and how long it took.
     last_rescan: (Instant, Duration),
     next_rescan: Instant,
@@ -165,21 +168,40 @@ impl<F: FnMut(Change)> Watch<F> {
             if !self.unsettled.is_empty() {
                 deadline = deadline.min(now + UNSETTLED_PAUSE);
             }
+            deadline = self.events_due.map_or(deadline, |due| deadline.min(due));
             match received.recv_timeout(deadline.saturating_duration_since(now)) {
-                Ok(Signal::Paths(paths)) => self.look_behind(&paths),
-                Ok(Signal::Anything) => self.rescan_soon(),
-                Ok(Signal::Failed(error)) => {
-                    self.tell_of_failure(&error);
-                    self.rescan_soon();
+                Ok(Signal::Events) => {
+                    self.events_due.get_or_insert_with(|| Instant::now() + self.options.debounce);
                 }
                 Ok(Signal::Saw(name, stamp)) => self.correct(name, stamp),
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= self.next_rescan => self.rescan(),
+                Err(RecvTimeoutError::Timeout)
+                    if self.events_due.is_some_and(|due| Instant::now() >= due) =>
+                {
+                    self.look_into_events();
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     let names = self.unsettled.keys().cloned().collect();
                     self.look_at(names);
                 }
             }
+        }
+    }
+
+    /// Looks at what the gathered events are about.
+    fn look_into_events(&mut self) {
+        self.events_due = None;
+        let events = self.directory.as_ref().and_then(|directory| directory.events.as_ref());
+        let Happened { paths, lost, failure } = events.map(FileEvents::take).unwrap_or_default();
+        if let Some(error) = &failure {
+            self.tell_of_failure(error);
+        }
+        if lost || failure.is_some() {
+            self.rescan_soon();
+        }
+        if !paths.is_empty() {
+            self.look_behind(&paths);
         }
     }
 
@@ -251,7 +273,7 @@ impl<F: FnMut(Change)> Watch<F> {
         self.seen.clear();
         self.unsettled.clear();
         if let Some((real, identity)) = found {
-            let events = match FileEvents::of(&real, self.options.debounce, self.signals.clone()) {
+            let events = match FileEvents::of(&real, self.signals.clone()) {
                 Ok((events, None)) => Some(events),
                 Ok((events, Some(error))) => {
                     self.tell_of_failure(&error);
@@ -272,7 +294,8 @@ impl<F: FnMut(Change)> Watch<F> {
         // A directory that can't be listed is looked at again at the next rescan; until then nothing has changed.
         let Ok(names) = names_in(&directory.real) else { return BTreeSet::new() };
         let mut names: BTreeSet<OsString> = names.into_iter().collect();
-        names.extend(self.seen.keys().cloned());
+        let gone: Vec<_> = self.seen.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        names.extend(gone);
         self.changed_among(names)
     }
 

@@ -4,6 +4,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -12,7 +13,7 @@ use fixture_packs::{Fixture, TestHost, lay_out, lay_out_with, probe_limits};
 use manifests::{Sha256, TrustMode};
 use modularbase_loader::{
     AdmissionStage, Admitted, LoadContext, LoadError, LoadFailure, LoadStage, Outcome, ProbeError, Prober,
-    Stamp, TrustPolicy, Unload, admit, load_admitted,
+    Stamp, TrustPolicy, Unload, admit, load_admitted, load_and_place,
 };
 
 fn host() -> TestHost {
@@ -123,6 +124,44 @@ fn copies_that_are_missing_or_damaged_are_made_again_from_the_folder() {
         load_admitted(&admitted.folder, admitted.generation, &host.context).unwrap();
         assert!(path.is_file());
     }
+}
+
+#[test]
+fn what_was_placed_from_a_damaged_copy_is_dropped_and_placed_again_from_a_sound_one() {
+    let host = host();
+    let admitted = admitted(&lay_out("side-network", &host.packs()), &host.context).unwrap();
+    let path = host.context.cache.weights_path(admitted.generation);
+    let sound = fs::read(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    // In the middle of a tensor, where the hash alone tells: such a pack can be placed.
+    let mut damaged = sound.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&path, &damaged).unwrap();
+
+    let alive = Arc::new(());
+    let mut seen = Vec::new();
+    let (pack, placed) = load_and_place(&admitted.folder, admitted.generation, &host.context, |pack| {
+        // Nothing of an earlier try is held any more.
+        assert_eq!(Arc::strong_count(&alive), 1);
+        let weights = pack.weights.as_ref().unwrap();
+        seen.push(weights.weights().flat_map(|weight| weight.bytes.to_vec()).collect::<Vec<u8>>());
+        Arc::clone(&alive)
+    })
+    .unwrap();
+    assert_eq!(pack.generation, admitted.generation);
+    assert_eq!(Arc::strong_count(&placed), 2);
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(fs::read(&path).unwrap(), sound);
+    assert!(sound.ends_with(&seen[1]), "placed from the copy that was made again");
+
+    // A header that can't be read is the copy's fault too, and not the pack's.
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, b"damaged").unwrap();
+    let mut times = 0;
+    load_and_place(&admitted.folder, admitted.generation, &host.context, |_| times += 1).unwrap();
+    assert_eq!(times, 1);
+    assert_eq!(fs::read(&path).unwrap(), sound);
 }
 
 #[test]

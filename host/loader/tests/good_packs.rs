@@ -94,7 +94,7 @@ fn a_pack_of_a_newer_minor_abi_serves_an_older_host() {
     let host = TestHost::new(env!("CARGO_BIN_EXE_pack-probe"));
     let pack = open_pack(&lay_out("newer-minor", &host.packs()), &host.context).unwrap();
     assert_eq!(pack.info.name, "fixture-newer-minor");
-    let note = inspect(&host.packs().join("newer-minor")).unwrap().elf.note.unwrap();
+    let note = inspect(&host.packs().join("newer-minor")).unwrap().elf.unwrap().note.unwrap();
     assert_eq!((note.abi_major, note.abi_minor), (1, 1));
 }
 

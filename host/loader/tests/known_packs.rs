@@ -77,7 +77,11 @@ fn remember(candidate: &Candidate, context: &LoadContext) {
     let bytes = fs::read(candidate.canonical.join("pack.toml")).unwrap();
     let manifest = PackManifest::parse_bytes(&bytes).unwrap();
     let weights = manifest.weights.as_ref().unwrap().sha256;
-    let generation = Generation::new(&Sha256::of_bytes(&bytes), &manifest.library.sha256, Some(&weights));
+    let generation = Generation::new(
+        &Sha256::of_bytes(&bytes),
+        &manifest.library.as_ref().unwrap().sha256,
+        Some(&weights),
+    );
     let warnings = vec!["a warning of some length, as an inspection of a library gives it".to_owned()];
     let signer = Some("signed by `somebody`, whose key is known".to_owned());
     let summary = PackSummary::new(&manifest, bytes.len(), warnings, signer).into();

@@ -97,7 +97,8 @@ fn a_replaced_library_is_the_new_one_even_while_the_old_one_is_mapped() {
     fs::rename(new.join("libfixture_scaled.so"), &target).unwrap();
     let mut manifest = old.manifest.clone();
     id(&mut manifest, "org.example.after");
-    (manifest.library.sha256, manifest.library.size) = Sha256::of_file(&target).unwrap();
+    let library = manifest.library.as_mut().unwrap();
+    (library.sha256, library.size) = Sha256::of_file(&target).unwrap();
     fixture_packs::write_manifest(&folder, &manifest);
     let new = open_pack(&folder, &host.context).unwrap();
     assert_ne!(new.generation, old.generation);

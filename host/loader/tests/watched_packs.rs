@@ -83,8 +83,9 @@ impl Watching {
         // What follows an ELF file's sections is nobody's, like debug information that was stripped.
         library.resize(6_000_000, 7);
         let mut manifest = PackManifest::read(&folder.join("pack.toml")).unwrap();
-        manifest.library.size = library.len() as u64;
-        manifest.library.sha256 = Sha256::of_bytes(&library);
+        let record = manifest.library.as_mut().unwrap();
+        record.size = library.len() as u64;
+        record.sha256 = Sha256::of_bytes(&library);
         change(&mut manifest);
         (library, manifest)
     }

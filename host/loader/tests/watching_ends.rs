@@ -19,7 +19,8 @@ fn no_thread_and_no_descriptor_of_a_watched_directory_outlives_it() {
         });
         let watched = watched.unwrap();
         assert_eq!(changes.recv_timeout(Duration::from_secs(20)), Ok(Change::All));
-        assert!(threads() >= before.0 + 3 && descriptors() > before.1, "nothing is watched");
+        // One that looks, and the library's.
+        assert!(threads() >= before.0 + 2 && descriptors() > before.1, "nothing is watched");
         drop(watched);
         // The callback is gone with its thread.
         assert_eq!(changes.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Disconnected));

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::PathBuf,
     sync::{
         Arc,
@@ -187,7 +187,7 @@ impl<P: PlacePacks> Registrar<P> {
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
-        let mut missing: BTreeSet<OsString> = self.shared.catalogue().slots.keys().cloned().collect();
+        let mut missing: BTreeSet<Arc<OsStr>> = self.shared.catalogue().slots.keys().cloned().collect();
         let mut looks = Vec::new();
         // In portions: neither are what was found of ten thousand packs and its events in memory at once, nor is the
         // catalogue locked for all that time.
@@ -198,7 +198,7 @@ impl<P: PlacePacks> Registrar<P> {
                 for candidate in portion {
                     let Some(entry) = candidate.path.file_name().map(OsString::from) else { continue };
                     self.tell_watcher(&entry, Some(&candidate));
-                    missing.remove(&entry);
+                    missing.remove(&*entry);
                     if catalogue.noticed(&entry, Some(candidate), actions) {
                         looks.push(entry);
                     }
@@ -230,9 +230,9 @@ impl<P: PlacePacks> Registrar<P> {
         }
     }
 
-    fn tell_watcher(&self, entry: &OsString, found: Option<&Candidate>) {
+    fn tell_watcher(&self, entry: &OsStr, found: Option<&Candidate>) {
         if let Some(feedback) = &self.feedback {
-            feedback.saw(entry.clone(), found.map(|found| found.stamp));
+            feedback.saw(entry.to_owned(), found.map(|found| found.stamp));
         }
     }
 
@@ -268,7 +268,7 @@ impl<P: PlacePacks> Registrar<P> {
         self.shared.routes_changed.notify_all();
         let kept = {
             let catalogue = self.shared.catalogue();
-            let slot = catalogue.slots.get(&visit.entry);
+            let slot = catalogue.slots.get(visit.entry.as_os_str());
             slot.and_then(|slot| slot.generation.filter(|_| self.shared.wishes().keep.contains(&slot.name)))
         };
         if let Some(generation) = kept {
@@ -297,15 +297,14 @@ impl<P: PlacePacks> Registrar<P> {
 
     /// Removes what archives that are gone were unpacked to, and copies beyond the limit.
     fn sweep(&self) {
-        let (folders, generations) = {
-            let catalogue = self.shared.catalogue();
-            (catalogue.folders(), catalogue.records.keys().copied().collect::<BTreeSet<_>>())
-        };
+        let catalogue = || self.shared.catalogue();
         let cache = &self.shared.context.cache;
-        if let Err(error) = sweep_unpacked(cache, &folders) {
+        let unpacked = catalogue().unpacked_folders();
+        if let Err(error) = sweep_unpacked(cache, &unpacked) {
             tracing::warn!(%error, "what archives were unpacked to stays behind");
         }
-        if let Err(error) = cache.trim(self.shared.options.cache_limit, &generations) {
+        let is_registered = |generation: &Generation| catalogue().records.contains_key(generation);
+        if let Err(error) = cache.trim(self.shared.options.cache_limit, is_registered) {
             tracing::warn!(%error, "copies of packs' files beyond the limit stay");
         }
     }
@@ -371,9 +370,9 @@ impl<P: PlacePacks> Shared<P> {
     fn recall(&self, entry: &OsString) -> bool {
         let known = {
             let catalogue = self.catalogue();
-            let Some(slot) = catalogue.slots.get(entry) else { return true };
+            let Some(slot) = catalogue.slots.get(entry.as_os_str()) else { return true };
             let known = slot.stamp.and_then(|stamp| self.context.index().known(&slot.canonical, &stamp));
-            known.map(|known| (slot.canonical.clone(), known))
+            known.map(|known| (slot.canonical.to_path_buf(), known))
         };
         let Some((path, Known { generation, summary, outcome, archive, .. })) = known else { return false };
         let folder = archive.map_or(path, |hash| unpacked_to(&self.context.cache, &hash));
@@ -397,8 +396,7 @@ impl<P: PlacePacks> Shared<P> {
 
     /// Looks at an entry's files, from their hashes to the probe.
     fn look(&self, visit: &Visit) {
-        let Some((path, kind)) = self.catalogue().visited(visit).map(|slot| (slot.path.clone(), slot.kind))
-        else {
+        let Some((path, kind)) = self.catalogue().visited(visit).map(|slot| (slot.path(), slot.kind)) else {
             return;
         };
         let mut took_ms = BTreeMap::new();

@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use manifests::PackId;
-use modularbase_loader::{Admitted, Candidate, CandidateKind, Generation, PackSummary, Stamp};
+use manifests::{PackId, PackName};
+use modularbase_loader::{Admitted, Candidate, CandidateKind, Generation, PackSummary, Stamp, is_unpacked};
 
 use crate::{
     PackEvent, PackState,
@@ -26,9 +26,10 @@ use crate::{
 pub(crate) struct Slot {
     /// Of all slots since the start: an entry that goes and comes back is another one.
     pub(crate) number: u64,
-    pub(crate) path: PathBuf,
-    /// The same without symbolic links.
-    pub(crate) canonical: PathBuf,
+    packs_dir: Arc<Path>,
+    entry: Arc<OsStr>,
+    /// Where it lies, without symbolic links.
+    pub(crate) canonical: Arc<Path>,
     pub(crate) kind: CandidateKind,
     /// As last looked at; `None`: to be looked at again, whatever `stat` says.
     pub(crate) stamp: Option<Stamp>,
@@ -47,6 +48,13 @@ pub(crate) struct Slot {
     pub(crate) generation: Option<Generation>,
     /// Sound, but kept out by another pack of the folder.
     blocked: Option<Box<Admitted>>,
+}
+
+impl Slot {
+    /// Where it lies; a link is not resolved.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.packs_dir.join(&*self.entry)
+    }
 }
 
 /// A state with its time and reason.
@@ -68,18 +76,37 @@ impl Status {
 pub(crate) struct Record {
     pub(crate) summary: Arc<PackSummary>,
     /// The folder that it is loaded from; for an archive, where that was unpacked.
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: Arc<Path>,
     /// The entry it came from; `None` once that is gone or holds another generation.
-    pub(crate) slot: Option<OsString>,
+    pub(crate) slot: Option<Arc<OsStr>>,
     pub(crate) status: Status,
-    pub(crate) loads: u64,
-    pub(crate) load_ms: BTreeMap<String, f64>,
-    pub(crate) library_pinned: bool,
-    /// What its loads warned of, beside what its admission did.
-    pub(crate) warnings: Vec<String>,
+    /// `None`: never loaded, as most packs of a large folder.
+    pub(crate) loads: Option<Box<Loads>>,
     pub(crate) last_used_ms: Option<u64>,
     /// Set while its loads fail for no fault of its own.
     pub(crate) hold: Option<Box<Hold>>,
+}
+
+/// What is known of a generation's loads.
+#[derive(Debug, Default)]
+pub(crate) struct Loads {
+    pub(crate) count: u64,
+    /// The last one's, by stage.
+    pub(crate) took_ms: BTreeMap<String, f64>,
+    pub(crate) library_pinned: bool,
+    /// What the last one warned of, beside what the admission did.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Record {
+    pub(crate) fn library_is_pinned(&self) -> bool {
+        self.loads.as_ref().is_some_and(|loads| loads.library_pinned)
+    }
+
+    /// What the last load took, by stage.
+    pub(crate) fn load_ms(&self) -> BTreeMap<String, f64> {
+        self.loads.as_ref().map(|loads| loads.took_ms.clone()).unwrap_or_default()
+    }
 }
 
 /// Why a generation is not loaded just now, although nothing is known against it.
@@ -118,12 +145,13 @@ pub(crate) enum Route {
     Unknown,
 }
 
+/// There may be ten thousand packs: what several of its parts say of one is shared, and what stands in a tree is boxed,
+/// since one whose keys come in order is half empty.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
-    // Boxed: a tree whose keys come in order is half empty.
-    pub(crate) slots: BTreeMap<OsString, Box<Slot>>,
-    pub(crate) records: BTreeMap<Generation, Record>,
-    names: BTreeMap<String, Generation>,
+    pub(crate) slots: BTreeMap<Arc<OsStr>, Box<Slot>>,
+    pub(crate) records: BTreeMap<Generation, Box<Record>>,
+    names: BTreeMap<PackName, Generation>,
     ids: BTreeMap<PackId, Generation>,
     /// Slots that there have been.
     visits: u64,
@@ -152,11 +180,14 @@ impl Catalogue {
                 candidate.path.file_name()
             };
             self.visits += 1;
+            let name = stem.unwrap_or(entry).display().to_string();
+            let entry: Arc<OsStr> = entry.into();
             let slot = Slot {
                 number: self.visits,
-                name: stem.unwrap_or(entry).display().to_string(),
-                path: candidate.path,
-                canonical: candidate.canonical,
+                name,
+                packs_dir: self.shared_folder_of(&candidate.path),
+                entry: Arc::clone(&entry),
+                canonical: candidate.canonical.into(),
                 kind: candidate.kind,
                 changed: Instant::now(),
                 failures: 0,
@@ -168,7 +199,7 @@ impl Catalogue {
                 blocked: None,
             };
             actions.push(event(&slot.name, None, &slot.status, BTreeMap::new()));
-            self.slots.insert(entry.to_owned(), Box::new(slot));
+            self.slots.insert(entry, Box::new(slot));
             return true;
         };
         if slot.stamp.as_ref() == Some(&candidate.stamp) {
@@ -179,7 +210,7 @@ impl Catalogue {
         // That was of the files before.
         slot.blocked = None;
         slot.kind = candidate.kind;
-        slot.canonical = candidate.canonical;
+        slot.canonical = candidate.canonical.into();
         if !forced {
             slot.changed = Instant::now();
             slot.failures = 0;
@@ -200,6 +231,13 @@ impl Catalogue {
         true
     }
 
+    /// The folder that a path lies in, which mostly is that of all others.
+    fn shared_folder_of(&self, path: &Path) -> Arc<Path> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let known = self.slots.values().next().map(|slot| &slot.packs_dir);
+        known.filter(|known| ***known == *folder).map_or_else(|| folder.into(), Arc::clone)
+    }
+
     /// The visit that an entry is on now.
     pub(crate) fn visit(&self, entry: &OsStr) -> Option<Visit> {
         self.slots.get(entry).map(|slot| Visit { entry: entry.to_owned(), number: slot.number })
@@ -207,7 +245,7 @@ impl Catalogue {
 
     /// The slot of a visit, unless that is over.
     pub(crate) fn visited(&self, visit: &Visit) -> Option<&Slot> {
-        self.slots.get(&visit.entry).map(|slot| &**slot).filter(|slot| slot.number == visit.number)
+        self.slots.get(visit.entry.as_os_str()).map(|slot| &**slot).filter(|slot| slot.number == visit.number)
     }
 
     /// Whether a visit is not over.
@@ -215,11 +253,12 @@ impl Catalogue {
         self.visited(visit).is_some()
     }
 
-    /// Folders that registered packs are loaded from, now or when what keeps them out is gone.
-    pub(crate) fn folders(&self) -> BTreeSet<PathBuf> {
-        let records = self.records.values().map(|record| record.folder.clone());
-        let blocked = self.slots.values().filter_map(|slot| Some(slot.blocked.as_ref()?.folder.clone()));
-        records.chain(blocked).collect()
+    /// Folders that archives were unpacked to and that registered packs are loaded from, now or when what keeps them
+    /// out is gone.
+    pub(crate) fn unpacked_folders(&self) -> BTreeSet<PathBuf> {
+        let records = self.records.values().map(|record| &*record.folder);
+        let blocked = self.slots.values().filter_map(|slot| Some(&*slot.blocked.as_ref()?.folder));
+        records.chain(blocked).filter(|folder| is_unpacked(folder)).map(Path::to_owned).collect()
     }
 
     /// Makes the next look at an entry count whatever `stat` says.
@@ -365,13 +404,13 @@ impl Catalogue {
     ) -> bool {
         let obstacle = self.obstacle(entry, &admitted);
         let Some(slot) = self.slots.get_mut(entry) else { return false };
-        let name = admitted.summary.name.to_string();
-        slot.name.clone_from(&name);
+        let name = admitted.summary.name.clone();
+        name.as_str().clone_into(&mut slot.name);
         let generation = admitted.generation;
         if let Some(reason) = obstacle {
             if slot.status.reason.as_ref() != Some(&reason) {
                 slot.status = Status::new(PackState::Quarantined, Some(reason));
-                actions.push(event(&name, Some(generation), &slot.status, BTreeMap::new()));
+                actions.push(event(name.as_str(), Some(generation), &slot.status, BTreeMap::new()));
             }
             slot.blocked = Some(Box::new(admitted));
             self.kept_out.insert(entry.to_owned());
@@ -384,34 +423,37 @@ impl Catalogue {
         slot.status = Status::new(PackState::Registered, None);
         let old = slot.generation.replace(generation);
         if old != Some(generation) {
-            actions.push(event(&name, Some(generation), &slot.status, took_ms));
+            actions.push(event(name.as_str(), Some(generation), &slot.status, took_ms));
         }
         self.names.insert(name.clone(), generation);
         self.ids.insert(admitted.summary.id.clone(), generation);
+        let entry = Some(Arc::clone(&slot.entry));
+        let folder = if *slot.canonical == *admitted.folder {
+            Arc::clone(&slot.canonical)
+        } else {
+            admitted.folder.into()
+        };
         match self.records.get_mut(&generation) {
             // The same bytes as before, or still draining from an earlier removal.
             Some(record) => {
-                record.slot = Some(entry.to_owned());
-                record.folder = admitted.folder;
+                record.slot = entry;
+                record.folder = folder;
                 record.status.reason = record.hold.as_ref().map(|hold| hold.reason.clone());
             }
             None => {
                 let record = Record {
-                    folder: admitted.folder,
-                    slot: Some(entry.to_owned()),
+                    folder,
+                    slot: entry,
                     status: Status::new(PackState::Registered, None),
-                    loads: 0,
-                    load_ms: BTreeMap::new(),
-                    library_pinned: false,
-                    warnings: Vec::new(),
+                    loads: None,
                     last_used_ms: None,
                     hold: None,
                     summary: admitted.summary,
                 };
-                self.records.insert(generation, record);
+                self.records.insert(generation, Box::new(record));
             }
         }
-        actions.push(Action::Offer(generation, name));
+        actions.push(Action::Offer(generation, name.to_string()));
         if let Some(old) = old.filter(|old| *old != generation) {
             self.retire(old, &format!("replaced by generation {generation}"), actions);
         }
@@ -426,11 +468,13 @@ impl Catalogue {
             (slot != entry).then(|| self.slots.get(slot)).flatten()
         };
         if let Some(other) = self.names.get(summary.name.as_str()).and_then(elsewhere) {
-            let other = other.path.display();
+            let other = other.path();
+            let other = other.display();
             return Some(format!("the name `{}` is taken by `{other}`: remove one of the two", summary.name));
         }
         if let Some(other) = self.ids.get(&summary.id).and_then(elsewhere) {
-            let other = other.path.display();
+            let other = other.path();
+            let other = other.display();
             return Some(format!("the id `{}` is taken by `{other}`: remove one of the two", summary.id));
         }
         let mut trail = vec![summary.id.clone()];
@@ -460,15 +504,16 @@ impl Catalogue {
     /// Tries again what was kept out by a pack that may have gone.
     fn unblock(&mut self, actions: &mut Vec<Action>) {
         loop {
-            self.kept_out.retain(|entry| self.slots.get(entry).is_some_and(|slot| slot.blocked.is_some()));
+            self.kept_out
+                .retain(|entry| self.slots.get(entry.as_os_str()).is_some_and(|slot| slot.blocked.is_some()));
             let free = self.kept_out.iter().find(|entry| {
-                let blocked = self.slots.get(*entry).filter(|slot| !slot.looking);
+                let blocked = self.slots.get(entry.as_os_str()).filter(|slot| !slot.looking);
                 let admitted = blocked.and_then(|slot| slot.blocked.as_deref());
                 admitted.is_some_and(|admitted| self.obstacle(entry, admitted).is_none())
             });
             let free = free.cloned();
             let Some(entry) = free else { return };
-            let blocked = self.slots.get_mut(&entry).and_then(|slot| slot.blocked.take());
+            let blocked = self.slots.get_mut(entry.as_os_str()).and_then(|slot| slot.blocked.take());
             match blocked {
                 Some(admitted) => {
                     self.try_register(&entry, *admitted, BTreeMap::new(), actions);
@@ -524,7 +569,7 @@ impl Catalogue {
         let Some(record) = self.records.get_mut(&generation) else { return };
         let kept = if record.slot.is_none() { record.status.reason.take() } else { None };
         record.status = Status::new(state, reason.or(kept));
-        let took = if state == PackState::Resident { record.load_ms.clone() } else { BTreeMap::new() };
+        let took = if state == PackState::Resident { record.load_ms() } else { BTreeMap::new() };
         actions.push(event(record.summary.name.as_str(), Some(generation), &record.status, took));
     }
 

@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use manifests::PackKind;
 use modularbase_loader::{
-    Generation, LoadFailure, LoadStage, QuarantineReason, Unload, candidate, load_admitted,
+    Generation, LoadFailure, LoadStage, QuarantineReason, Unload, candidate, load_and_place,
 };
-use modularbase_residency::{BudgetExceeded, Lease, LeaseError, Room};
+use modularbase_residency::{BudgetExceeded, Lease, LeaseError, Pass, Room, Wait};
 
 use crate::{
     LeaseFailure, PackManager, PlaceError, PlacePacks,
@@ -45,6 +46,42 @@ impl<R: Send + Sync + 'static> PackLease<R> {
     }
 }
 
+/// What a request holds while it leases a pack.
+#[derive(Debug, Clone, Copy)]
+enum Holds {
+    Nothing,
+    Others,
+    Pass,
+}
+
+impl Holds {
+    /// How a pack with dependencies, or without, waits for memory.
+    fn wait(self, dependencies: bool) -> Wait {
+        match self {
+            Self::Nothing if !dependencies => Wait::InQueue,
+            Self::Nothing | Self::Others => Wait::No,
+            Self::Pass => Wait::Ahead,
+        }
+    }
+}
+
+/// Why a pack was not leased.
+struct Refusal {
+    failure: LeaseFailure,
+    /// It was for want of memory that others hold, and they were not waited for.
+    did_not_wait: bool,
+}
+
+impl From<LeaseFailure> for Refusal {
+    fn from(failure: LeaseFailure) -> Self {
+        Self { failure, did_not_wait: false }
+    }
+}
+
+fn failures<T>(leases: Vec<Result<T, Refusal>>) -> Vec<Result<T, LeaseFailure>> {
+    leases.into_iter().map(|lease| lease.map_err(|refusal| refusal.failure)).collect()
+}
+
 /// Why a load ended without a pack on the device.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LoadRefusal {
@@ -64,11 +101,48 @@ pub(crate) enum LoadRefusal {
 }
 
 impl<P: PlacePacks> PackManager<P> {
-    /// Leases the packs of a request, each with what it depends on. They load beside each other.
+    /// Leases the packs of a request that holds none yet, each with what it depends on. They load beside each other.
     ///
     /// A pack that is just arriving, being loaded by another request or waiting for memory is waited for up to `until`.
     pub fn lease(&self, names: &[&str], until: Instant) -> Vec<Result<PackLease<P::Resident>, LeaseFailure>> {
-        let one = |name: &str| self.shared.lease(name, until);
+        let holds = if names.len() == 1 { Holds::Nothing } else { Holds::Others };
+        let tried = self.lease_each(names, holds, until);
+        let did_not_wait =
+            |lease: &Result<_, Refusal>| lease.as_ref().is_err_and(|refusal| refusal.did_not_wait);
+        if tried.iter().any(did_not_wait) {
+            // Others may wait for what it got.
+            drop(tried);
+            return match self.pass(until) {
+                Some(pass) => self.lease_with(&pass, names, until),
+                None => failures(self.lease_each(names, Holds::Others, until)),
+            };
+        }
+        failures(tried)
+    }
+
+    /// The right to wait for memory while holding some, for a request that holds nothing yet. `None`: its turn did not come
+    /// before `until`.
+    pub fn pass(&self, until: Instant) -> Option<Pass> {
+        self.shared.residency.pass(until)
+    }
+
+    /// As [`PackManager::lease`], for a request that holds the pass.
+    pub fn lease_with(
+        &self,
+        _pass: &Pass,
+        names: &[&str],
+        until: Instant,
+    ) -> Vec<Result<PackLease<P::Resident>, LeaseFailure>> {
+        failures(self.lease_each(names, Holds::Pass, until))
+    }
+
+    fn lease_each(
+        &self,
+        names: &[&str],
+        holds: Holds,
+        until: Instant,
+    ) -> Vec<Result<PackLease<P::Resident>, Refusal>> {
+        let one = |name: &str| self.shared.lease(name, holds, until);
         match names {
             [name] => vec![one(name)],
             names => thread::scope(|scope| {
@@ -76,7 +150,7 @@ impl<P: PlacePacks> PackManager<P> {
                 let joined = running.into_iter().zip(names).map(|(running, name)| {
                     running.join().unwrap_or_else(|_| {
                         let reason = "the thread that leased it panicked".to_owned();
-                        Err(LeaseFailure::NotReady { name: (*name).to_owned(), reason })
+                        Err(LeaseFailure::NotReady { name: (*name).to_owned(), reason }.into())
                     })
                 });
                 joined.collect()
@@ -91,14 +165,19 @@ impl<P: PlacePacks> PackManager<P> {
 }
 
 impl<P: PlacePacks> Shared<P> {
-    fn lease(&self, name: &str, until: Instant) -> Result<PackLease<P::Resident>, LeaseFailure> {
+    fn lease(&self, name: &str, holds: Holds, until: Instant) -> Result<PackLease<P::Resident>, Refusal> {
         loop {
             let generation = self.routed(name, until)?;
+            if self.is_router(generation) {
+                let reason = "it chooses mixtures and can't be part of one".to_owned();
+                return Err(LeaseFailure::NotRoutable { name: name.to_owned(), reason }.into());
+            }
             let wanted = self.catalogue().dependencies(generation);
+            let wait = holds.wait(!wanted.is_empty());
             let leases: Result<Vec<_>, _> = wanted
                 .into_iter()
                 .chain([generation])
-                .map(|wanted| self.lease_generation(wanted, until))
+                .map(|wanted| self.lease_generation(wanted, wait, until))
                 .collect();
             let refusal = match leases {
                 Ok(mut leases) => {
@@ -110,32 +189,44 @@ impl<P: PlacePacks> Shared<P> {
             };
             let name = name.to_owned();
             let not_ready = |reason: String| LeaseFailure::NotReady { name: name.clone(), reason };
+            let tries = wait == Wait::No;
             match refusal {
                 LeaseError::Load { error, .. } => match &*error {
                     LoadRefusal::NoRoom(source) => {
+                        let did_not_wait = tries && source.needed <= source.budget;
                         let source = Box::new(source.clone());
-                        return Err(LeaseFailure::NoRoom { name, source });
+                        return Err(Refusal { failure: LeaseFailure::NoRoom { name, source }, did_not_wait });
                     }
-                    LoadRefusal::NotNow(reason) => return Err(not_ready(reason.clone())),
+                    LoadRefusal::NotNow(reason) => return Err(not_ready(reason.clone()).into()),
                     LoadRefusal::Bad { reason, .. } => {
-                        return Err(LeaseFailure::Quarantined { name, reason: reason.to_string() });
+                        return Err(LeaseFailure::Quarantined { name, reason: reason.to_string() }.into());
                     }
                     LoadRefusal::Superseded => {}
                 },
                 LeaseError::Retired { .. } => {}
-                error @ (LeaseError::TimedOut { .. }
-                | LeaseError::LoadPanicked { .. }
-                | LeaseError::LoadElsewhere { .. }) => return Err(not_ready(error.to_string())),
+                error @ LeaseError::TimedOut { .. } => {
+                    let failure = not_ready(error.to_string());
+                    return Err(Refusal { failure, did_not_wait: tries && Instant::now() < until });
+                }
+                error @ (LeaseError::LoadPanicked { .. } | LeaseError::LoadElsewhere { .. }) => {
+                    return Err(not_ready(error.to_string()).into());
+                }
             }
             // The name means another generation by now, or will in a moment.
             if Instant::now() >= until {
-                return Err(not_ready("its files are being replaced".to_owned()));
+                return Err(not_ready("its files are being replaced".to_owned()).into());
             }
             if let Some(entry) = self.superseded(generation) {
                 self.tell(Message::LookAt(entry));
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Whether a generation is a router pack, which has no graph to be loaded.
+    fn is_router(&self, generation: Generation) -> bool {
+        let catalogue = self.catalogue();
+        catalogue.records.get(&generation).is_some_and(|record| record.summary.kind == PackKind::Router)
     }
 
     /// The generation that a name means. A pack that is just arriving is waited for.
@@ -178,18 +269,21 @@ impl<P: PlacePacks> Shared<P> {
         let folder = self.options.packs_dir.as_deref().filter(|_| self.options.watch)?;
         let entries = [OsString::from(name), format!("{name}.mbpack").into()];
         entries.into_iter().find(|entry| {
-            !catalogue.slots.contains_key(entry) && matches!(candidate(folder, entry), Ok(Some(_)))
+            !catalogue.slots.contains_key(entry.as_os_str())
+                && matches!(candidate(folder, entry), Ok(Some(_)))
         })
     }
 
     fn lease_generation(
         &self,
         generation: Generation,
+        wait: Wait,
         until: Instant,
     ) -> Result<Lease<Generation, P::Resident>, LeaseError<LoadRefusal>> {
         loop {
             self.wait_for_hold(generation, until)?;
-            let leased = self.residency.lease(&generation, until, |room| self.load(generation, room));
+            let leased =
+                self.residency.lease_as(&generation, wait, until, |room| self.load(generation, room));
             match &leased {
                 Err(LeaseError::Load { error, .. }) if matches!(**error, LoadRefusal::NotNow(_)) => {}
                 _ => return leased,
@@ -270,18 +364,19 @@ impl<P: PlacePacks> Shared<P> {
             bytes = tracing::field::Empty
         );
         let _entered = span.enter();
-        let pack =
-            load_admitted(&folder, generation, &self.context).map_err(|error| match *error.failure {
-                // The files are not those that were admitted: they are looked at again.
-                LoadFailure::Superseded { .. } | LoadFailure::Folder(_) => LoadRefusal::Superseded,
-                _ if error.failure.is_the_hosts() => LoadRefusal::NotNow(error.failure.to_string()),
-                _ => LoadRefusal::Bad {
-                    reason: error.quarantine_reason(),
-                    try_again: !error.failure.is_lasting(),
-                },
-            })?;
-        let started = Instant::now();
-        let placed = self.placer.place(&pack, room).map_err(|error| match error {
+        let loaded = load_and_place(&folder, generation, &self.context, |pack| {
+            let started = Instant::now();
+            (self.placer.place(pack, room), started.elapsed())
+        });
+        let (pack, (placed, placing)) = loaded.map_err(|error| match *error.failure {
+            // The files are not those that were admitted: they are looked at again.
+            LoadFailure::Superseded { .. } | LoadFailure::Folder(_) => LoadRefusal::Superseded,
+            _ if error.failure.is_the_hosts() => LoadRefusal::NotNow(error.failure.to_string()),
+            _ => {
+                LoadRefusal::Bad { reason: error.quarantine_reason(), try_again: !error.failure.is_lasting() }
+            }
+        })?;
+        let placed = placed.map_err(|error| match error {
             PlaceError::NoRoom(error) => LoadRefusal::NoRoom(error),
             PlaceError::Bad(reason) => LoadRefusal::Bad { reason, try_again: false },
         })?;
@@ -289,7 +384,7 @@ impl<P: PlacePacks> Shared<P> {
             ("inspect", pack.timings.inspect),
             ("cache", pack.timings.cache),
             ("build", pack.timings.build),
-            ("place", started.elapsed()),
+            ("place", placing),
         ];
         let load_ms: BTreeMap<String, f64> =
             stages.iter().map(|(stage, took)| ((*stage).to_owned(), millis(*took))).collect();
@@ -298,10 +393,11 @@ impl<P: PlacePacks> Shared<P> {
         }
         span.record("bytes", placed.bytes);
         if let Some(record) = self.catalogue().records.get_mut(&generation) {
-            record.loads += 1;
-            record.load_ms = load_ms;
-            record.library_pinned = pack.unload == Unload::Pinned;
-            record.warnings = pack.warnings.iter().map(ToString::to_string).collect();
+            let loads = record.loads.get_or_insert_default();
+            loads.count += 1;
+            loads.took_ms = load_ms;
+            loads.library_pinned = pack.unload == Unload::Pinned;
+            loads.warnings = pack.warnings.iter().map(ToString::to_string).collect();
         }
         Ok((placed.resident, placed.bytes))
     }
@@ -342,11 +438,14 @@ impl<P: PlacePacks> Shared<P> {
 
     /// The entry of a generation that its folder no longer holds, to be looked at again.
     fn superseded(&self, generation: Generation) -> Option<OsString> {
-        self.catalogue().records.get(&generation).and_then(|record| record.slot.clone())
+        self.catalogue().records.get(&generation)?.slot.as_deref().map(OsString::from)
     }
 
     /// Loads a generation into free memory, evicting nothing.
     pub(crate) fn prefetch(self: &Arc<Self>, generation: Generation) {
+        if self.is_router(generation) {
+            return;
+        }
         let hold = self.catalogue().records.get(&generation).and_then(|record| record.hold.clone());
         if hold.is_some_and(|hold| hold.until > Instant::now()) {
             return;

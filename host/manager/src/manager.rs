@@ -224,7 +224,7 @@ impl<P: PlacePacks> Shared<P> {
             EvictionReason::BudgetShrunk => "the budget was lowered",
         };
         self.change(|catalogue, actions| {
-            let pinned = catalogue.records.get(&generation).is_some_and(|record| record.library_pinned);
+            let pinned = catalogue.records.get(&generation).is_some_and(|record| record.library_is_pinned());
             let (state, reason) = if pinned {
                 (PackState::Pinned, format!("{words}; its library is pinned in memory by the dynamic linker"))
             } else {

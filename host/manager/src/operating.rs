@@ -1,6 +1,6 @@
 //! What operators see of packs, and what they may do with them.
 
-use std::{collections::HashMap, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{collections::HashMap, ffi::OsString, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use manifests::PackKind;
 use modularbase_loader::Generation;
@@ -43,7 +43,7 @@ impl<P: PlacePacks> PackManager<P> {
                     generation,
                     kind: record.summary.kind,
                     default_weight: record.summary.default_weight,
-                    folder: record.folder.clone(),
+                    folder: record.folder.to_path_buf(),
                 })
             })
             .collect()
@@ -74,13 +74,15 @@ impl<P: PlacePacks> PackManager<P> {
                 _ => self.shared.report_of_slot(slot),
             }
         });
-        let elsewhere = |(generation, record): (&Generation, &Record)| {
+        let elsewhere = |generation: Generation, record: &Record| {
             let slot = record.slot.as_ref().and_then(|entry| catalogue.slots.get(entry)).map(|slot| &**slot);
             let is_shown = slot.is_some_and(|slot| slot.status.state == PackState::Registered);
-            (!is_shown).then(|| self.shared.report(&catalogue, record, *generation, slot, &residences))
+            (!is_shown).then(|| self.shared.report(&catalogue, record, generation, slot, &residences))
         };
         let mut reports: Vec<PackReport> = of_slots.collect();
-        let mut others: Vec<PackReport> = catalogue.records.iter().filter_map(elsewhere).collect();
+        let others = catalogue.records.iter();
+        let others = others.filter_map(|(generation, record)| elsewhere(*generation, record));
+        let mut others: Vec<PackReport> = others.collect();
         others.sort_by(|a, b| (&a.name, &a.generation).cmp(&(&b.name, &b.generation)));
         reports.extend(others);
         reports
@@ -169,7 +171,9 @@ impl<P: PlacePacks> PackManager<P> {
                 .slots
                 .iter()
                 .find(|(_, slot)| slot.name == name && slot.status.state == PackState::Quarantined);
-            entry.and_then(|(entry, slot)| Some((entry.clone(), slot.canonical.clone(), slot.stamp?)))
+            entry.and_then(|(entry, slot)| {
+                Some((OsString::from(&**entry), slot.canonical.clone(), slot.stamp?))
+            })
         };
         let Some((entry, path, stamp)) = entry else {
             return Err(format!("no pack named `{name}` is quarantined"));
@@ -209,7 +213,7 @@ impl<P: PlacePacks> Shared<P> {
         let wishes = self.wishes();
         PackReport {
             name: slot.name.clone(),
-            path: slot.path.clone(),
+            path: slot.path(),
             id: None,
             version: None,
             kind: None,
@@ -244,6 +248,8 @@ impl<P: PlacePacks> Shared<P> {
         let summary = &record.summary;
         let name = summary.name.to_string();
         let residence = residences.get(&generation);
+        let loads = record.loads.as_deref();
+        let of_loads = loads.iter().flat_map(|loads| &loads.warnings);
         let not_routable =
             record.slot.is_some().then(|| catalogue.unmet(generation, &mut Vec::new())).flatten();
         let (keep, priority) = {
@@ -251,7 +257,7 @@ impl<P: PlacePacks> Shared<P> {
             (wishes.keep.contains(&name), wishes.priorities.get(&name).copied().unwrap_or(0))
         };
         PackReport {
-            path: slot.map_or_else(|| record.folder.clone(), |slot| slot.path.clone()),
+            path: slot.map_or_else(|| record.folder.to_path_buf(), Slot::path),
             id: Some(summary.id.to_string()),
             version: Some(summary.version.to_string()),
             kind: Some(summary.kind),
@@ -266,12 +272,12 @@ impl<P: PlacePacks> Shared<P> {
             leases: residence.map_or(0, |residence| residence.leases),
             resident_bytes: residence.map_or(0, |residence| residence.bytes),
             file_bytes: summary.file_bytes,
-            library_pinned: record.library_pinned,
+            library_pinned: record.library_is_pinned(),
             signer: summary.signer.clone(),
             last_used_ms: record.last_used_ms,
-            loads: record.loads,
-            load_ms: record.load_ms.clone(),
-            warnings: summary.warnings.iter().chain(&record.warnings).cloned().collect(),
+            loads: loads.map_or(0, |loads| loads.count),
+            load_ms: record.load_ms(),
+            warnings: summary.warnings.iter().chain(of_loads).cloned().collect(),
             name,
         }
     }

@@ -11,7 +11,7 @@ use std::{io, path::PathBuf};
 
 use manifests::{ManifestError, PACK_MANIFEST_FILE, Sha256};
 
-pub use unpacking::{Unpacked, archive_manifest, sweep_unpacked, unpack, unpacked_to};
+pub use unpacking::{Unpacked, archive_manifest, is_unpacked, sweep_unpacked, unpack, unpacked_to};
 pub use writing::pack_archive;
 
 use crate::FolderError;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
@@ -99,13 +100,18 @@ pub fn sweep_unpacked(cache: &FileCache, keep: &BTreeSet<PathBuf>) -> io::Result
     for entry in staging::entries(&unpacked)? {
         let entry = entry?;
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| name.parse::<Sha256>().is_ok());
-        if is_ours && !kept.contains(name.as_os_str()) {
+        if is_unpacked(Path::new(&name)) && !kept.contains(name.as_os_str()) {
             staging::discard(&entry.path())?;
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// Whether an archive may have been unpacked to a folder: its name is a hash.
+pub fn is_unpacked(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.parse::<Sha256>().is_ok())
 }
 
 fn unpacked_folder(cache: &FileCache) -> PathBuf {
