@@ -1,14 +1,18 @@
-//! Blocks of KV in 16, 8, 4 or 2 bits a value.
+//! Blocks of KV in 16, 8, 4, 2 or 1 bits a value.
 //!
 //! Keys are coded by channel and values by token and head, as KIVI does (Liu et al. 2024, arXiv 2402.02750):
 //! keys have channels that are large in every token, values have not. A group's levels lie evenly between its
-//! minimum, called zero, and its maximum: `value = zero + step * code`, zero and step in f16. At 16 bits the
-//! f16 are stored as they are.
+//! minimum, called zero, and its maximum: `value = zero + step * code`, zero and step in f16. Four levels are too few for
+//! that: at 2 bits zero and step are those with the least squared error that a short search finds (`four_levels.rs`). At 16
+//! bits the f16 are stored as they are, at 1 bit the mean of every sixteen tokens is (`means.rs`).
 //!
 //! Little-endian, in this order: the keys' zeros and steps (`width` f16 each), the values' zeros and steps
 //! (`block_tokens * kv_heads` f16 each), the keys' codes, the values' codes, both row by row. A row of codes
 //! is cut into as many equal parts as a byte holds codes, and byte `j` holds code `j` of each part, the first
 //! part in its lowest bits, so that one shift and one mask give neighbours.
+
+mod four_levels;
+mod means;
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -30,6 +34,7 @@ pub struct CodecError {
 pub fn encoded_bytes(bits: KvBits, shape: KvShape) -> usize {
     match bits {
         KvBits::B16 => 4 * shape.elements(),
+        KvBits::B1 => means::encoded_bytes(shape),
         _ => {
             let groups = shape.width() + shape.block_tokens * shape.kv_heads;
             4 * groups + 2 * shape.block_tokens * RowCodes::new(bits, shape.width()).part
@@ -51,26 +56,27 @@ pub fn encode_block(bits: KvBits, shape: KvShape, keys: &[u16], values: &[u16]) 
         }
         return encoded;
     }
-    let (width, levels) = (shape.width(), (1_u32 << bits.count()) - 1);
+    let width = shape.width();
     let (keys, values) = (finite(keys), finite(values));
-    let (mut minima, mut maxima) = (vec![f32::INFINITY; width], vec![f32::NEG_INFINITY; width]);
-    for row in keys.chunks_exact(width) {
-        for ((minimum, maximum), &key) in minima.iter_mut().zip(&mut maxima).zip(row) {
-            *minimum = minimum.min(key);
-            *maximum = maximum.max(key);
+    if bits == KvBits::B1 {
+        means::encode(width, &keys, &mut encoded);
+        means::encode(width, &values, &mut encoded);
+        return encoded;
+    }
+    // Channel by channel, the tokens of each side by side.
+    let mut channels = vec![0_f32; shape.elements()];
+    for (token, row) in keys.chunks_exact(width).enumerate() {
+        for (channel, &key) in row.iter().enumerate() {
+            channels[channel * shape.block_tokens + token] = key;
         }
     }
-    let key_groups = Groups::fit(&minima, &maxima, levels);
-    let heads = values.chunks_exact(shape.head_dim);
-    let minima: Vec<f32> =
-        heads.clone().map(|head| head.iter().copied().fold(f32::INFINITY, f32::min)).collect();
-    let maxima: Vec<f32> = heads.map(|head| head.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
-    let value_groups = Groups::fit(&minima, &maxima, levels);
+    let key_groups = Groups::fit(channels.chunks_exact(shape.block_tokens), bits);
+    let value_groups = Groups::fit(values.chunks_exact(shape.head_dim), bits);
     key_groups.write(&mut encoded);
     value_groups.write(&mut encoded);
 
     let mut packing = RowCodes::new(bits, width);
-    let top = levels as f32;
+    let top = largest_code(bits);
     let inverses: Vec<f32> = key_groups.steps.iter().map(|&step| inverse(step)).collect();
     for row in keys.chunks_exact(width) {
         for (((code, &key), &zero), &inverse) in
@@ -117,6 +123,12 @@ pub fn decode_block(
         return Ok(());
     }
     let width = shape.width();
+    if bits == KvBits::B1 {
+        let (keys, values) = encoded.split_at(encoded.len() / 2);
+        means::decode(width, keys, keys_out);
+        means::decode(width, values, values_out);
+        return Ok(());
+    }
     let (key_groups, encoded) = Groups::read(encoded, width);
     let (value_groups, encoded) = Groups::read(encoded, shape.block_tokens * shape.kv_heads);
     let mut packing = RowCodes::new(bits, width);
@@ -160,15 +172,16 @@ struct Groups {
 }
 
 impl Groups {
-    fn fit(minima: &[f32], maxima: &[f32], levels: u32) -> Self {
-        let levels = levels as f32;
-        let step = |(minimum, maximum): (&f32, &f32)| {
-            let nearest = f16::from_f32((maximum - minimum) / levels);
-            // Rounded up, it may lead beyond what f16 holds.
-            let beyond = minimum + nearest.to_f32() * levels > f16::MAX.to_f32();
-            if beyond { f16::from_bits(nearest.to_bits() - 1).to_f32() } else { nearest.to_f32() }
+    fn fit<'a>(groups: impl Iterator<Item = &'a [f32]>, bits: KvBits) -> Self {
+        let levels = largest_code(bits);
+        let group = |values: &[f32]| {
+            let minimum = values.iter().copied().fold(f32::INFINITY, f32::min);
+            let maximum = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let whole = (minimum, stored_step(minimum, (maximum - minimum) / levels, levels));
+            if bits == KvBits::B2 { four_levels::fit(values, whole) } else { whole }
         };
-        Self { zeros: minima.to_vec(), steps: minima.iter().zip(maxima).map(step).collect() }
+        let (zeros, steps) = groups.map(group).unzip();
+        Self { zeros, steps }
     }
 
     /// The groups of each row, zero and step, of so many groups a row.
@@ -237,6 +250,20 @@ fn finite(bits: &[u16]) -> Vec<f32> {
         *value = if value.is_nan() { 0.0 } else { value.clamp(-largest, largest) };
     }
     values
+}
+
+/// The largest code of so many bits.
+fn largest_code(bits: KvBits) -> f32 {
+    ((1_u32 << bits.count()) - 1) as f32
+}
+
+/// The step as its f16 says it, such that the largest level is one that f16 holds.
+fn stored_step(zero: f32, step: f32, levels: f32) -> f32 {
+    let largest = f16::MAX.to_f32();
+    let nearest = f16::from_f32(step.min((largest - zero) / levels));
+    // Rounded up, it may lead beyond what f16 holds.
+    let beyond = zero + nearest.to_f32() * levels > largest;
+    if beyond { f16::from_bits(nearest.to_bits() - 1).to_f32() } else { nearest.to_f32() }
 }
 
 /// A group of equal values has step 0; all its codes are 0.

@@ -14,7 +14,7 @@ use crate::block_record::{Head, HeadFault};
 use crate::token_chain::Identity;
 
 const MAGIC: [u8; 4] = *b"MBKV";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 44;
 /// Enough for the head of nearly every record.
 const HEAD_GUESS: usize = 4096;
@@ -25,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
     pub(crate) bytes: u32,
     pub(crate) head_bytes: u32,
+    /// Bits of a key or value; 0 for plain bytes.
+    pub(crate) bits: u8,
 }
 
 /// How far a file's records go.
@@ -131,7 +133,8 @@ impl BlockFile {
             match parsed {
                 Ok(head) if head.bytes + head.payload_bytes <= left => {
                     let bytes = (head.bytes + head.payload_bytes) as u32;
-                    let place = Place { offset: end, bytes, head_bytes: head.bytes as u32 };
+                    let (head_bytes, bits) = (head.bytes as u32, head.content.bits());
+                    let place = Place { offset: end, bytes, head_bytes, bits };
                     visit(head, place);
                     end += u64::from(bytes);
                 }

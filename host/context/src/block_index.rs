@@ -28,14 +28,15 @@ pub(crate) struct BlockKey {
 #[derive(Debug, Clone)]
 pub(crate) enum Slot {
     Waiting(Arc<Vec<u8>>),
-    Written { file: usize, place: Place },
+    Written { file: u32, place: Place },
 }
 
 type Layers = Vec<Vec<Option<Slot>>>;
 
 #[derive(Debug, Default)]
 pub(crate) struct BlockIndex {
-    numbers: HashMap<String, usize>,
+    numbers: HashMap<Arc<str>, usize>,
+    names: Vec<Arc<str>>,
     streams: Vec<Layers>,
 }
 
@@ -46,6 +47,11 @@ impl BlockIndex {
         Some(BlockKey { stream, layer: id.layer, index: id.index })
     }
 
+    /// The stream of this number.
+    pub(crate) fn name(&self, stream: usize) -> Arc<str> {
+        Arc::clone(&self.names[stream])
+    }
+
     pub(crate) fn get(&self, key: BlockKey) -> Option<&Slot> {
         self.streams[key.stream].get(key.layer as usize)?.get(key.index as usize)?.as_ref()
     }
@@ -54,7 +60,9 @@ impl BlockIndex {
         let stream = match self.numbers.get(id.stream) {
             Some(&stream) => stream,
             None => {
-                self.numbers.insert(id.stream.to_owned(), self.streams.len());
+                let name: Arc<str> = id.stream.into();
+                self.numbers.insert(Arc::clone(&name), self.streams.len());
+                self.names.push(name);
                 self.streams.push(Vec::new());
                 self.streams.len() - 1
             }
@@ -74,7 +82,7 @@ impl BlockIndex {
         if let Some(Some(slot)) = blocks.and_then(|blocks| blocks.get_mut(key.index as usize))
             && matches!(slot, Slot::Waiting(waiting) if Arc::ptr_eq(waiting, record))
         {
-            *slot = Slot::Written { file, place };
+            *slot = Slot::Written { file: file as u32, place };
         }
     }
 

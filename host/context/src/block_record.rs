@@ -30,6 +30,16 @@ pub(crate) enum Content {
     Bytes,
 }
 
+impl Content {
+    /// Bits of a key or value; 0 for plain bytes.
+    pub(crate) fn bits(self) -> u8 {
+        match self {
+            Self::Kv(bits, _) => bits.count() as u8,
+            Self::Bytes => 0,
+        }
+    }
+}
+
 /// The head of a record, without its summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -132,6 +142,11 @@ impl Head {
     pub(crate) fn payload_start(record: &[u8]) -> u32 {
         let payload_bytes = u32::from_le_bytes([record[12], record[13], record[14], record[15]]);
         record.len() as u32 - payload_bytes
+    }
+
+    /// Bits of a key or value of a record; 0 for plain bytes.
+    pub(crate) fn bits(record: &[u8]) -> u8 {
+        record[32]
     }
 
     /// Whether it is the head of this block, of a text with this hash.

@@ -1,5 +1,6 @@
 //! The cold blocks of one text: taken in, written behind, found again.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -31,6 +32,10 @@ pub struct ColdStore {
 pub struct ColdStats {
     /// Blocks that can be asked for, each layer's counted.
     pub blocks: usize,
+    /// Of these, kept whole for the attention that they got.
+    pub critical_blocks: usize,
+    /// Of these, means alone, for want of attention.
+    pub redundant_blocks: usize,
     /// Bytes of these blocks with their heads and summaries, as they are stored.
     pub stored_bytes: u64,
     /// Bytes that wait to be written; they are in memory.
@@ -65,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) was_written: Condvar,
     /// Something to fetch ahead, or the end.
     pub(crate) to_fetch: Condvar,
+    /// Nothing is being fetched ahead.
+    pub(crate) was_fetched: Condvar,
 }
 
 #[derive(Debug)]
@@ -75,11 +82,18 @@ pub(crate) struct State {
     pub(crate) files: Vec<Arc<BlockFile>>,
     pub(crate) queue: Queue,
     budget: DiskBudget,
-    pub(crate) wanted: Vec<(String, u32, u32)>,
+    /// To be fetched ahead of need, in this order.
+    pub(crate) wanted: VecDeque<BlockKey>,
+    /// One of them is on its way.
+    pub(crate) fetching: bool,
     pub(crate) closing: bool,
     tier: RamTier,
+    /// What decoded blocks and what is set aside may take together.
+    ram_bytes: u64,
     refused: Option<(u32, Arc<str>)>,
     block_tokens: usize,
+    /// Of a block that is neither critical nor redundant.
+    bits: KvBits,
     hits: u64,
     misses: u64,
     prefetched: u64,
@@ -118,11 +132,14 @@ impl ColdStore {
             files,
             queue: Queue::new(end),
             budget,
-            wanted: Vec::new(),
+            wanted: VecDeque::new(),
+            fetching: false,
             closing: false,
             tier: RamTier::new(options.ram_bytes),
+            ram_bytes: options.ram_bytes,
             refused: None,
             block_tokens: options.block_tokens,
+            bits: options.bits,
             hits: 0,
             misses: 0,
             prefetched: 0,
@@ -133,6 +150,7 @@ impl ColdStore {
             to_write: Condvar::new(),
             was_written: Condvar::new(),
             to_fetch: Condvar::new(),
+            was_fetched: Condvar::new(),
         });
         let threads = [write_behind::run as fn(&Shared), prefetch::run].map(|work| {
             let shared = Arc::clone(&shared);
@@ -163,7 +181,7 @@ impl ColdStore {
 
     /// Takes a block of KV: what [`encode_block`](crate::encode_block) made of it, and its summary. It can be
     /// asked for at once and is written behind. A block that is there already is not taken again: equal
-    /// tokens have equal KV. Waits while more than 16 MiB are unwritten.
+    /// tokens have equal KV. Waits while more than 4 MiB are unwritten.
     ///
     /// # Errors
     /// When the block's tokens are not all there, `encoded` has the wrong length, or the disk or its budget
@@ -245,12 +263,38 @@ impl ColdStore {
         Ok(payload.to_vec())
     }
 
-    /// Has blocks read and decoded into memory ahead of need. What was asked for before and is not begun is
-    /// given up.
-    pub fn prefetch(&self, blocks: &[BlockId<'_>]) {
-        let wanted = blocks.iter().rev().map(|id| (id.stream.to_owned(), id.layer, id.index));
-        self.shared.lock().wanted = wanted.collect();
-        self.shared.to_fetch.notify_one();
+    /// The owner keeps so many bytes of its own for cold blocks, such as their summaries: decoded ones take that much
+    /// less than [`ContextOptions::ram_bytes`], but a quarter of it at least.
+    pub fn set_aside(&self, bytes: u64) {
+        let mut state = self.shared.lock();
+        let limit = state.ram_bytes.saturating_sub(bytes).max(state.ram_bytes / 4);
+        state.tier.set_limit(limit);
+    }
+
+    /// Has blocks of a layer read and decoded into memory ahead of need, as far as they aren't there. What was asked for
+    /// before of that layer and is not begun is given up.
+    pub fn prefetch(&self, stream: &str, layer: u32, blocks: &[u32]) {
+        let mut state = self.shared.lock();
+        let Some(stream) = state.index.key(BlockId { stream, layer, index: 0 }).map(|key| key.stream) else {
+            return;
+        };
+        let State { wanted, tier, .. } = &mut *state;
+        wanted.retain(|key| (key.stream, key.layer) != (stream, layer));
+        let keys = blocks.iter().map(|&index| BlockKey { stream, layer, index });
+        wanted.extend(keys.filter(|key| !tier.has(*key)));
+        if !wanted.is_empty() {
+            self.shared.to_fetch.notify_one();
+        }
+    }
+
+    /// Gives up what is to be fetched ahead. When this returns, decoded blocks take no more memory than they do until they
+    /// are asked for again.
+    pub fn stop_prefetch(&self) {
+        let mut state = self.shared.lock();
+        state.wanted.clear();
+        while state.fetching {
+            state = self.shared.was_fetched.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The summaries of a layer's blocks, from the first on to the first that is not kept.
@@ -309,11 +353,14 @@ impl ColdStore {
             ..ColdStats::default()
         };
         for slot in state.index.slots() {
-            stats.blocks += 1;
-            stats.stored_bytes += match slot {
-                Slot::Waiting(record) => record.len() as u64,
-                Slot::Written { place, .. } => u64::from(place.bytes),
+            let (bytes, bits) = match slot {
+                Slot::Waiting(record) => (record.len() as u64, Head::bits(record)),
+                Slot::Written { place, .. } => (place.bytes.into(), place.bits),
             };
+            stats.blocks += 1;
+            stats.stored_bytes += bytes;
+            stats.critical_blocks += usize::from(state.bits != KvBits::B16 && bits == 16);
+            stats.redundant_blocks += usize::from(state.bits != KvBits::B1 && bits == 1);
         }
         stats
     }
@@ -364,7 +411,8 @@ impl State {
         for index in first..self.chain.blocks() {
             let found = self.chain.hash(index).map(|chain| self.found.take(chain)).unwrap_or_default();
             for FoundBlock { stream, layer, file, place } in found {
-                self.index.set(BlockId { stream: &stream, layer, index }, Slot::Written { file, place });
+                let slot = Slot::Written { file: file as u32, place };
+                self.index.set(BlockId { stream: &stream, layer, index }, slot);
             }
         }
     }
@@ -422,7 +470,7 @@ impl Shared {
         };
         let source = match slot {
             Slot::Waiting(record) => Source::Waiting(Arc::clone(record)),
-            Slot::Written { file, place } => Source::File(Arc::clone(&state.files[*file]), *place),
+            Slot::Written { file, place } => Source::File(Arc::clone(&state.files[*file as usize]), *place),
         };
         Ok(Stored { key, chain, source })
     }

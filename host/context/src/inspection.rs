@@ -1,12 +1,11 @@
 //! What a session's folder holds, without opening the session.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::block_file::{BlockFile, OpenedFile, Place};
-use crate::block_record::Content;
 use crate::saved_turn::{SavedTurn, TurnHead};
 use crate::session_folder::{TURN, block_files, lock_owner, session_folders, usage};
 use crate::token_chain::{Identity, TokenChain};
@@ -58,8 +57,8 @@ pub struct StreamSummary {
     pub whole_blocks: u32,
     /// Bytes of all of them.
     pub bytes: u64,
-    /// Bits of a key or value; 0 for plain bytes.
-    pub bits: usize,
+    /// Bits of a key or value, of each level that there are blocks of; 0 for plain bytes.
+    pub bits: BTreeSet<usize>,
 }
 
 /// A session in full.
@@ -183,10 +182,7 @@ fn blocks(
             if chain.hash(head.index) != Some(&head.chain) {
                 return;
             }
-            let bits = match head.content {
-                Content::Kv(bits, _) => bits.count(),
-                Content::Bytes => 0,
-            };
+            let bits = usize::from(head.content.bits());
             found
                 .entry(head.stream)
                 .or_default()
@@ -209,7 +205,7 @@ fn blocks(
             layers,
             whole_blocks: (0..chain.blocks()).take_while(whole).count() as u32,
             bytes: blocks.values().map(|(bytes, _)| bytes).sum(),
-            bits: blocks.values().map(|(_, bits)| *bits).max().unwrap_or(0),
+            bits: blocks.values().map(|(_, bits)| *bits).collect(),
         });
     }
     Ok(())

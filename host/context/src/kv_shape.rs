@@ -25,11 +25,13 @@ impl KvShape {
     }
 }
 
-/// Bits of a stored key or value. 16 is the f16 itself; the others are levels between a minimum and a
-/// maximum.
+/// Bits of a stored key or value. 16 is the f16 itself, 1 what a mean of sixteen tokens takes of each; the others are
+/// levels between a minimum and a maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvBits {
+    /// Means of sixteen tokens.
+    B1,
     /// 4 levels.
     B2,
     /// 16 levels.
@@ -42,11 +44,12 @@ pub enum KvBits {
 
 impl KvBits {
     /// All widths, the most exact first.
-    pub const ALL: [Self; 4] = [Self::B16, Self::B8, Self::B4, Self::B2];
+    pub const ALL: [Self; 5] = [Self::B16, Self::B8, Self::B4, Self::B2, Self::B1];
 
     /// The number of bits.
     pub fn count(self) -> usize {
         match self {
+            Self::B1 => 1,
             Self::B2 => 2,
             Self::B4 => 4,
             Self::B8 => 8,

@@ -60,7 +60,7 @@ pub use collection::Collected;
 pub use error::{ContextError, DifferentSettings};
 pub use inspection::{SessionDetails, SessionState, SessionSummary, StreamSummary};
 pub use kv_shape::{KvBits, KvShape};
-pub use options::ContextOptions;
+pub use options::{ContextOptions, Levels};
 pub use ram_tier::DecodedBlock;
 pub use saved_turn::SavedTurn;
 pub use session::Session;

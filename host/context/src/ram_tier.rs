@@ -33,8 +33,19 @@ impl RamTier {
         Self { blocks: LruCache::unbounded(), bytes: 0, limit }
     }
 
+    /// From now on it takes so many bytes at most.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+        self.make_room(0);
+    }
+
     pub(crate) fn get(&mut self, key: BlockKey) -> Option<Arc<DecodedBlock>> {
         self.blocks.get(&key).cloned()
+    }
+
+    /// Whether a block is there; asking is no use of it.
+    pub(crate) fn has(&self, key: BlockKey) -> bool {
+        self.blocks.contains(&key)
     }
 
     /// Keeps a block, as far as the limit allows: room is made first, so the limit is never exceeded.
@@ -43,11 +54,7 @@ impl RamTier {
             return;
         }
         self.remove(key);
-        while self.bytes + block.bytes() > self.limit
-            && let Some((_, oldest)) = self.blocks.pop_lru()
-        {
-            self.bytes -= oldest.bytes();
-        }
+        self.make_room(block.bytes());
         self.bytes += block.bytes();
         self.blocks.put(key, Arc::clone(block));
     }
@@ -66,6 +73,14 @@ impl RamTier {
 
     pub(crate) fn count(&self) -> usize {
         self.blocks.len()
+    }
+
+    fn make_room(&mut self, more: u64) {
+        while self.bytes + more > self.limit
+            && let Some((_, oldest)) = self.blocks.pop_lru()
+        {
+            self.bytes -= oldest.bytes();
+        }
     }
 
     fn remove(&mut self, key: BlockKey) {

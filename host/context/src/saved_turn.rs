@@ -189,7 +189,9 @@ fn read_checked(
     bytes: usize,
     crc: u32,
 ) -> Result<Option<Vec<u8>>, ContextError> {
-    let mut content = Vec::new();
+    // Room for all of it at once, but never for more than a file can have.
+    let rest = file.metadata().map_err(ContextError::read(path))?.len();
+    let mut content = Vec::with_capacity((bytes as u64).min(rest) as usize);
     file.take(bytes as u64).read_to_end(&mut content).map_err(ContextError::read(path))?;
     Ok((content.len() == bytes && crc32c::crc32c(&content) == crc).then_some(content))
 }

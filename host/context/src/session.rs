@@ -15,8 +15,8 @@ use crate::{ColdStore, ContextError, ContextOptions, SavedTurn};
 /// A session that this process has; no other one can open it meanwhile.
 #[derive(Debug)]
 pub struct Session {
-    // Before the folder, so that everything is written before the lock goes.
-    store: ColdStore,
+    // Before the folder: where nobody else has it any longer, everything is written before the lock goes.
+    store: Arc<ColdStore>,
     saved: Option<SavedTurn>,
     notices: Vec<String>,
     base: String,
@@ -90,11 +90,19 @@ impl Session {
                 blocks - kept
             ));
         }
-        Ok(Self { store, saved, notices, base: base.into(), options: options.clone(), folder })
+        Ok(Self {
+            store: Arc::new(store),
+            saved,
+            notices,
+            base: base.into(),
+            options: options.clone(),
+            folder,
+        })
     }
 
-    /// Its cold blocks and its tokens: at first those of the last saved turn.
-    pub fn store(&self) -> &ColdStore {
+    /// Its cold blocks and its tokens: at first those of the last saved turn. Whoever shares it lets go of it
+    /// before the session: what it has still to write is written while the session is locked.
+    pub fn store(&self) -> &Arc<ColdStore> {
         &self.store
     }
 

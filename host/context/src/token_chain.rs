@@ -10,9 +10,13 @@ pub(crate) struct Identity(pub(crate) [u8; 32]);
 
 impl Identity {
     pub(crate) fn new(base: &str, options: &ContextOptions) -> Self {
-        let ContextOptions { hot_tokens, block_tokens, bits, sinks, retrieved_blocks, .. } = options;
+        let ContextOptions { hot_tokens, block_tokens, bits, sinks, retrieved_blocks, levels, .. } = options;
         let bits = bits.count();
-        let text = format!("{base}\n{hot_tokens} {block_tokens} {bits} {sinks} {retrieved_blocks}");
+        let mut text = format!("{base}\n{hot_tokens} {block_tokens} {bits} {sinks} {retrieved_blocks}");
+        // Sessions from before there were levels have none.
+        if levels.are_on() {
+            text += &format!(" {} {}", levels.critical, levels.redundant);
+        }
         Self(Sha256::digest(text).into())
     }
 }

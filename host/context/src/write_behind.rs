@@ -10,7 +10,7 @@ use crate::block_record::Head;
 use crate::cold_store::{Shared, State};
 
 /// Bytes that may wait: above them whoever brings more waits for the disk.
-pub(crate) const MOST_WAITING: u64 = 16 << 20;
+pub(crate) const MOST_WAITING: u64 = 4 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -63,7 +63,8 @@ pub(crate) fn run(shared: &Shared) {
                 state.queue.bytes -= record.len() as u64;
                 state.queue.end += record.len() as u64;
                 let head_bytes = Head::payload_start(&record);
-                let place = Place { offset: end, bytes: record.len() as u32, head_bytes };
+                let (bytes, bits) = (record.len() as u32, Head::bits(&record));
+                let place = Place { offset: end, bytes, head_bytes, bits };
                 state.index.written(key, &record, number, place);
             }
             Err(error) => state.queue.failure = Some(error),

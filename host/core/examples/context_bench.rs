@@ -1,12 +1,12 @@
 //! Loss, speed and memory of a long text in a window, against the whole context; one JSON object a line.
 //!
-//! `context_bench BASE.gguf TEXT.txt TOKENS WAY..`, where a way is `full` or `HOT:RETRIEVED:BITS[:BLOCK]`: hot
+//! `context_bench BASE.gguf TEXT.txt TOKENS WAY..`, where a way is `full` or `HOT:RETRIEVED:BITS[:BLOCK[:CRITICAL:REDUNDANT]]`: hot
 //! tokens, retrieved blocks (0: a sliding window with sinks), bits of a cold value, tokens of a block. A loss is
 //! the mean over the tokens behind the first 2,048.
 
 use std::{error::Error, io::Write, sync::Arc, time::Instant};
 
-use modularbase_context::{ColdStore, ContextOptions, KvBits};
+use modularbase_context::{ColdStore, ContextOptions, KvBits, Levels};
 use modularbase_core::{
     Advance, BaseCore, BaseFile, Context, CpuBackend, KvDtype, LogitRows, Mixture, Sequence, Tokenizer,
     WeightDtype, WindowShape,
@@ -74,6 +74,9 @@ fn measure(core: &BaseCore, way: &str, text: &[u32]) -> Result<serde_json::Value
         "cold_tokens": counts.map(|counts| counts.cold),
         "stored_bytes": counts.map(|counts| counts.store.stored_bytes),
         "ram_bytes": counts.map(|counts| counts.store.ram_bytes),
+        "blocks": counts.map(|counts| counts.store.blocks),
+        "critical_blocks": counts.map(|counts| counts.store.critical_blocks),
+        "redundant_blocks": counts.map(|counts| counts.store.redundant_blocks),
         "hits": counts.map(|counts| counts.store.hits),
         "misses": counts.map(|counts| counts.store.misses),
     }))
@@ -96,16 +99,21 @@ fn sequence(core: &BaseCore, way: &str) -> Result<Sequence, Box<dyn Error>> {
     }
     let parts = way.split(':').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
     let &[hot_tokens, retrieved_blocks, bits, ref rest @ ..] = parts.as_slice() else {
-        return Err(format!("`{way}` is neither `full` nor HOT:RETRIEVED:BITS[:BLOCK]").into());
+        return Err(
+            format!("`{way}` is neither `full` nor HOT:RETRIEVED:BITS[:BLOCK[:CRITICAL:REDUNDANT]]").into()
+        );
     };
     let bits = KvBits::from_count(bits).ok_or("16, 8, 4 or 2 bits")?;
-    let block_tokens = rest.first().copied().unwrap_or(64);
+    let part = |index: usize, usual: usize| rest.get(index).copied().unwrap_or(usual);
+    let block_tokens = part(0, 64);
+    let levels = Levels { critical: part(1, 0) as u32, redundant: part(2, 0) as u32 };
     let options = ContextOptions {
         hot_tokens,
         retrieved_blocks,
         bits,
         block_tokens,
         sinks: block_tokens,
+        levels,
         ..ContextOptions::default()
     };
     let shape = WindowShape::new(&options, core.shape().max_position)?;

@@ -115,6 +115,11 @@ impl BaseCore {
         self.slot
     }
 
+    /// How matrices are held.
+    pub fn dtype(&self) -> WeightDtype {
+        self.dtype
+    }
+
     /// The executor.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
@@ -266,6 +271,25 @@ impl BaseCore {
         let mut cache = self.understanding.new_cache();
         let mut sequence = [SequenceRows { rows: tokens.len(), cache: &mut cache }];
         self.understanding.forward(PlanInput::Tokens(tokens), &mut sequence)
+    }
+
+    /// What the fusion layers make of a whole text behind the slot, `[tokens, hidden]`, without any cache.
+    ///
+    /// # Errors
+    /// Too many tokens, a failing device.
+    pub fn hidden_behind_fusion(&self, fused: &Activations) -> Result<Activations, CoreError> {
+        self.check_length(fused.rows())?;
+        let mut cache = self.fusion.new_cache();
+        let mut sequence = [SequenceRows { rows: fused.rows(), cache: &mut cache }];
+        self.fusion.forward(PlanInput::Hidden(fused), &mut sequence)
+    }
+
+    /// The logits `[rows, vocab]` of rows behind the fusion layers.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn head_logits(&self, hidden: &Activations) -> Result<Activations, CoreError> {
+        self.head.forward(PlanInput::Hidden(hidden), &mut [])
     }
 
     /// The logits `[tokens, vocab]` of the unmodified base in one piece, without any slot: the reference for

@@ -55,6 +55,11 @@ impl BehindSlot {
         self.fusion.truncate(len);
     }
 
+    /// Bytes of what its caches know of their cold blocks.
+    pub(crate) fn known_bytes(&self) -> usize {
+        self.experts.iter().chain([&self.fusion]).map(KvCache::known_bytes).sum()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.experts.iter().chain([&self.fusion]).map(KvCache::bytes).sum()
     }
@@ -78,6 +83,19 @@ pub struct BehindCaches {
 }
 
 impl BehindCaches {
+    pub(crate) fn of(key: MixtureKey, tokens: Vec<u32>, experts: Vec<KvCache>, fusion: KvCache) -> Self {
+        Self { key, tokens, experts, fusion }
+    }
+
+    /// One cache for each part of the mixture.
+    pub(crate) fn experts(&self) -> &[KvCache] {
+        &self.experts
+    }
+
+    pub(crate) fn fusion(&self) -> &KvCache {
+        &self.fusion
+    }
+
     /// The mixture they were made under.
     pub fn key(&self) -> &MixtureKey {
         &self.key

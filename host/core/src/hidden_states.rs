@@ -115,6 +115,38 @@ impl HiddenStates {
         Activations::from_host(count, self.width, values)
     }
 
+    /// The rows in memory and the number of the first.
+    pub(crate) fn kept(&self) -> Result<(usize, &[f32]), CoreError> {
+        match &self.store {
+            Store::Host(store) => Ok((self.first, store)),
+            Store::Device(_) => Err(CoreError::mismatch("hidden states", "host memory", "a device tensor")),
+        }
+    }
+
+    /// Takes over rows from number `first` to `end`, as they were kept; those before are in the cold store. It holds
+    /// nothing yet.
+    pub(crate) fn restore(
+        &mut self,
+        first: usize,
+        end: usize,
+        bytes: &[u8],
+        context: &Context,
+    ) -> Result<(), CoreError> {
+        let wanted = end.saturating_sub(first) * self.width * size_of::<f32>();
+        if bytes.len() != wanted {
+            return Err(CoreError::mismatch("bytes of kept hidden states", wanted, bytes.len()));
+        }
+        let cold = context.store.whole_blocks(STREAM, 1) as usize * context.shape.block;
+        if cold < first || !first.is_multiple_of(context.shape.block) {
+            return Err(CoreError::mismatch("cold rows of hidden states", first, cold));
+        }
+        let mut store = Vec::new();
+        make_room(&mut store, bytes.len() / size_of::<f32>(), self.width);
+        store.extend(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)));
+        (self.store, self.first) = (Store::Host(store), first);
+        Ok(())
+    }
+
     /// Forgets all rows from `len` on; of rows in the cold store whole blocks can stay.
     pub(crate) fn truncate(&mut self, len: usize) {
         match &mut self.store {

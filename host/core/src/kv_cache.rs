@@ -187,6 +187,27 @@ impl KvCache {
         self
     }
 
+    /// An empty one in host memory, with layers of these widths and values of 4 bytes or else 2.
+    pub(crate) fn empty(widths: impl Iterator<Item = usize>, value_bytes: usize) -> Self {
+        let rows = || KvRows::host(if value_bytes == size_of::<f32>() { KvDtype::F32 } else { KvDtype::F16 });
+        let layer =
+            |width| LayerCache { width, keys: rows(), values: rows(), window: LayerWindow::default() };
+        Self { layers: widths.map(layer).collect(), len: 0, context: None }
+    }
+
+    /// Its name in the cold store; empty without a window.
+    pub(crate) fn stream(&self) -> &str {
+        self.context.as_ref().map_or("", |(_, stream)| stream)
+    }
+
+    /// Bytes of a key or value in host memory.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self.layers.first() {
+            Some(LayerCache { keys: KvRows::F16(_), .. }) => size_of::<u16>(),
+            _ => size_of::<f32>(),
+        }
+    }
+
     /// Tokens held.
     pub fn len(&self) -> usize {
         self.len
@@ -229,6 +250,9 @@ impl KvCache {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         for layer in &mut self.layers {
+            if let Some((context, _)) = &self.context {
+                layer.window.truncate(self.len, &context.shape);
+            }
             let rows = layer.window.rows(self.len);
             layer.keys.truncate(rows, layer.width);
             layer.values.truncate(rows, layer.width);
@@ -280,6 +304,11 @@ impl KvCache {
             }
             None => Ok(Group { rows: left, first: 0, past: position }),
         }
+    }
+
+    /// Bytes of what its layers know of their cold blocks.
+    pub(crate) fn known_bytes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.window.known_bytes()).sum()
     }
 
     /// Blocks that came back for the last step, in the first layer.

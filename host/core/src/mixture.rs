@@ -2,7 +2,7 @@
 
 use std::{any::Any, sync::Arc};
 
-use crate::{CoreError, Plan};
+use crate::{Activations, CoreError, Plan, PlanInput, SequenceRows};
 
 /// A pack's network on the device, ready to stand in the slot.
 pub struct Expert {
@@ -45,6 +45,16 @@ impl Expert {
     /// Bytes of its compiled plan beside its weights.
     pub fn plan_bytes(&self) -> usize {
         self.plan.plan_bytes()
+    }
+
+    /// What it makes of a whole text in front of the slot, `[tokens, hidden]`, without any cache.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn output(&self, hidden: &Activations) -> Result<Activations, CoreError> {
+        let mut cache = self.plan.new_cache();
+        let mut sequence = [SequenceRows { rows: hidden.rows(), cache: &mut cache }];
+        self.plan.forward(PlanInput::Hidden(hidden), &mut sequence)
     }
 
     /// Its executable graph.
@@ -118,6 +128,16 @@ impl Mixture {
 pub struct MixtureKey(Vec<(String, u32)>);
 
 impl MixtureKey {
+    /// Of generations and the bits of their weights, in the mixture's order.
+    pub(crate) fn of(parts: Vec<(String, u32)>) -> Self {
+        Self(parts)
+    }
+
+    /// The generations with the bits of their weights.
+    pub(crate) fn parts(&self) -> &[(String, u32)] {
+        &self.0
+    }
+
     /// The generations in order.
     pub fn generations(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(generation, _)| generation.as_str())

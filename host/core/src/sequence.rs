@@ -1,5 +1,7 @@
 //! One sequence's state.
 
+use std::ops::Range;
+
 use crate::{
     Activations, BaseCore, BehindCaches, CoreError, KvCache, Mixture,
     behind_slot::BehindSlot,
@@ -15,7 +17,7 @@ use crate::{
 ///
 /// Between requests a sequence can be [detached](Sequence::detach): it then keeps no expert alive.
 pub struct Sequence {
-    tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     pub(crate) understanding: KvCache,
     pub(crate) hidden: HiddenStates,
     /// `None` while it is detached.
@@ -85,7 +87,19 @@ impl Sequence {
     /// # Errors
     /// The device fails.
     pub fn hidden(&self) -> Result<Activations, CoreError> {
-        self.hidden.slice(0, self.tokens.len(), self.context.as_ref())
+        self.hidden_of(0..self.tokens.len())
+    }
+
+    /// As [`Sequence::hidden`], of some of the tokens.
+    ///
+    /// # Errors
+    /// Tokens that are not there, a failing device.
+    pub fn hidden_of(&self, tokens: Range<usize>) -> Result<Activations, CoreError> {
+        if tokens.start > tokens.end || tokens.end > self.tokens.len() {
+            let expected = format!("within {}", self.tokens.len());
+            return Err(CoreError::mismatch("tokens", expected, format!("{tokens:?}")));
+        }
+        self.hidden.slice(tokens.start, tokens.len(), self.context.as_ref())
     }
 
     /// Changes the mixture. What lies behind the slot is forgotten and recomputed at the next step, unless the
@@ -189,6 +203,9 @@ impl Sequence {
     pub(crate) fn push_tokens(&mut self, tokens: &[u32]) {
         if let Some(context) = &self.context {
             context.store.extend(tokens);
+            // Whatever the length of the text, they and the decoded blocks take the same memory.
+            let behind = self.behind.as_ref().map_or(0, BehindSlot::known_bytes);
+            context.store.set_aside((self.understanding.known_bytes() + behind) as u64);
         }
         make_room(&mut self.tokens, tokens.len(), 1);
         self.tokens.extend_from_slice(tokens);

@@ -3,6 +3,7 @@
 mod error;
 mod from_folder;
 mod from_gguf;
+mod pieces;
 mod token_bytes;
 
 use std::collections::BTreeSet;
@@ -100,9 +101,8 @@ impl Tokenizer {
         Self { inner, spelling, special, literal, eos, bos, add_bos, document_end, chat_template }
     }
 
-    /// The ids of `text`, without a begin-of-text token. With `parse_special`, the spelling of a special token
-    /// (such as `<|im_end|>`) is that token; without, it is text like any other.
-    pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TokenizerError> {
+    /// The ids of a text in one piece.
+    fn encode_piece(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let wrong = |error: tokenizers::Error| TokenizerError::Encode { why: error.to_string() };
         if parse_special {
             return Ok(self.inner.encode_fast(text, false).map_err(wrong)?.get_ids().to_vec());

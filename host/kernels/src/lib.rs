@@ -35,6 +35,7 @@ mod simd_avx512;
 mod simd_scalar;
 mod thread_pool;
 mod weight_format;
+mod whole_dots;
 
 pub use attention::{AttentionJob, AttentionShape, KvSlice, attention, attention_scratch};
 pub use chunk_scheduler::ChunkScheduler;
@@ -52,3 +53,4 @@ pub use rope::{RopeAngles, RopeLayout, rope, rope_rows};
 pub use scratch::{Scratch, ScratchSizes};
 pub use thread_pool::{ThreadPool, split_range};
 pub use weight_format::{GgmlBlock, WeightFormat};
+pub use whole_dots::whole_dots;

@@ -38,6 +38,12 @@ fn largest_error(group: &[f32], bits: KvBits) -> f32 {
     0.5 * range / levels + (range + largest) / 1024.0 + levels * f16::MIN_POSITIVE_SUBNORMAL.to_f32()
 }
 
+/// The root of the mean squared error of a group.
+fn rms_error(exact: &[f32], found: &[f32]) -> f32 {
+    let squares: f32 = exact.iter().zip(found).map(|(exact, found)| (exact - found).powi(2)).sum();
+    (squares / exact.len() as f32).sqrt()
+}
+
 #[test]
 fn sixteen_bits_come_back_to_the_bit() {
     let every: Vec<u16> = (0..=u16::MAX).collect();
@@ -68,9 +74,10 @@ fn errors_and_bytes_a_token_by_bits() {
         errors.push((keys_error, values_error));
     }
     assert_eq!(errors[0], (0.0, 0.0));
-    // A normal group of 64 spans about 4.7 deviations: steps of 1 / 54, 1 / 3.2 and 1.6 deviations, each with
-    // an error of a step over the root of 12.
-    for ((_, values), bound) in errors[1..].iter().zip([0.007, 0.11, 0.55]) {
+    // A normal group of 64 spans about 4.7 deviations: steps of 1 / 54 and 1 / 3.2 deviations, each with an error of a
+    // step over the root of 12.
+    // Four levels are narrowed to where the values are; a mean of sixteen keeps a quarter of their spread.
+    for ((_, values), bound) in errors[1..].iter().zip([0.007, 0.11, 0.40, 1.0]) {
         assert!(*values < bound, "{values} {bound}");
     }
 }
@@ -103,9 +110,7 @@ fn what_is_no_number_spoils_no_other_group() {
             let row = token * SHAPE.width()..(token + 1) * SHAPE.width();
             let group = floats(&values[row.clone()][..64]);
             let bound = largest_error(&group, width);
-            for (exact, found) in group.iter().zip(floats(&values_out[row])) {
-                assert!((exact - found).abs() <= bound);
-            }
+            assert!(rms_error(&group, &floats(&values_out[row])) <= bound);
         }
     }
 }
@@ -126,17 +131,18 @@ fn an_encoded_block_of_another_length_is_refused() {
 #[test]
 fn a_summary_bounds_the_score_of_every_key() {
     let (keys, _) = block(SHAPE, 11);
-    let summary = BlockSummary::of(SHAPE, &keys);
-    let (minima, maxima) = (floats(&summary.minima), floats(&summary.maxima));
+    let bounds = floats(&BlockSummary::of(SHAPE, &keys).bounds);
     let query: Vec<f32> = floats(&block(SHAPE, 12).0[..SHAPE.width()]);
-    let bound: f32 = query
-        .iter()
-        .zip(minima.iter().zip(&maxima))
-        .map(|(q, (least, most))| (q * least).max(q * most))
-        .sum();
-    for key in floats(&keys).chunks(SHAPE.width()) {
-        let score: f32 = query.iter().zip(key).map(|(q, k)| q * k).sum();
-        assert!(score <= bound * 1.0001);
+    let heads = query.chunks(SHAPE.head_dim).zip(bounds.chunks(2 * SHAPE.head_dim)).enumerate();
+    for (head, (query, bounds)) in heads {
+        let (greatest, least) = bounds.split_at(SHAPE.head_dim);
+        let reach = query.iter().zip(greatest.iter().zip(least));
+        let bound: f32 = reach.map(|(q, (greatest, least))| q.max(0.0) * greatest + q.min(0.0) * least).sum();
+        for key in floats(&keys).chunks(SHAPE.width()) {
+            let key = &key[head * SHAPE.head_dim..][..SHAPE.head_dim];
+            let score: f32 = query.iter().zip(key).map(|(q, k)| q * k).sum();
+            assert!(score <= bound * 1.0001);
+        }
     }
 }
 
@@ -144,7 +150,7 @@ fn a_summary_bounds_the_score_of_every_key() {
 fn decoding_is_fast_enough_to_be_hidden() {
     let (keys, values) = block(SHAPE, 5);
     let (mut keys_out, mut values_out) = (keys.clone(), values.clone());
-    for bits in [KvBits::B8, KvBits::B4, KvBits::B2] {
+    for bits in [KvBits::B8, KvBits::B4, KvBits::B2, KvBits::B1] {
         let encoded = encode_block(bits, SHAPE, &keys, &values);
         let mut best = (f64::MAX, f64::MAX);
         for _ in 0..20 {
@@ -169,7 +175,8 @@ fn decoding_is_fast_enough_to_be_hidden() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any shape, also those whose rows do not fill their bytes, and any size of numbers.
+    /// Any shape, also those whose rows do not fill their bytes, and any size of numbers. Of four levels, which leave values
+    /// out at the ends, it holds in the mean of a group.
     #[test]
     fn no_error_is_above_half_a_step(
         kv_heads in 1_usize..4,
@@ -180,8 +187,10 @@ proptest! {
     ) {
         let shape = KvShape { kv_heads, head_dim, block_tokens };
         let (keys, values) = block(shape, seed);
+        let largest = f16::MAX.to_f32();
         let scaled = |values: &[u16]| {
-            bits(&floats(values).into_iter().map(|value| value * 2_f32.powi(scale)).collect::<Vec<_>>())
+            let scaled = floats(values).into_iter().map(|value| value * 2_f32.powi(scale));
+            bits(&scaled.map(|value| value.clamp(-largest, largest)).collect::<Vec<_>>())
         };
         let (keys, values) = (scaled(&keys), scaled(&values));
         for width in [KvBits::B8, KvBits::B4, KvBits::B2] {
@@ -193,17 +202,30 @@ proptest! {
                 };
                 let (group, found) = (of_channel(&exact), of_channel(&found));
                 let bound = largest_error(&group, width);
-                for (exact, found) in group.iter().zip(found) {
+                prop_assert!(rms_error(&group, &found) <= bound, "{group:?} {found:?} {bound}");
+                for (exact, found) in group.iter().zip(found).filter(|_| width != KvBits::B2) {
                     prop_assert!((exact - found).abs() <= bound, "{exact} {found} {bound}");
                 }
             }
             let groups = floats(&values);
             for (group, found) in groups.chunks(head_dim).zip(floats(&values_out).chunks(head_dim)) {
                 let bound = largest_error(group, width);
-                for (exact, found) in group.iter().zip(found) {
+                prop_assert!(rms_error(group, found) <= bound, "{group:?} {found:?} {bound}");
+                for (exact, found) in group.iter().zip(found).filter(|_| width != KvBits::B2) {
                     prop_assert!((exact - found).abs() <= bound, "{exact} {found} {bound}");
                 }
             }
         }
+    }
+}
+
+#[test]
+fn one_bit_keeps_the_mean_of_every_sixteen_tokens() {
+    let shape = KvShape { kv_heads: 1, head_dim: 2, block_tokens: 20 };
+    let ramp: Vec<f32> = (0..20).flat_map(|token| [token as f32, -1.0]).collect();
+    let (keys, values) = round_trip(KvBits::B1, shape, &bits(&ramp), &bits(&ramp));
+    assert_eq!(keys, values);
+    for (token, row) in floats(&keys).chunks(2).enumerate() {
+        assert_eq!(row, [if token < 16 { 7.5 } else { 17.5 }, -1.0]);
     }
 }

@@ -57,13 +57,7 @@ fn only_whole_blocks_of_the_text_are_taken() {
     append(&store, id(0, 0), 1).unwrap();
     let error = append(&store, id(0, 1), 2).unwrap_err();
     assert!(matches!(error, ContextError::NotWhole { index: 1, end: 128, tokens: 127 }), "{error}");
-    let short = store.append(
-        id(1, 0),
-        KvBits::B4,
-        SHAPE,
-        &[0; 10],
-        &BlockSummary { minima: Vec::new(), maxima: Vec::new() },
-    );
+    let short = store.append(id(1, 0), KvBits::B4, SHAPE, &[0; 10], &BlockSummary::default());
     assert!(matches!(short, Err(ContextError::Codec(_))));
     assert!(matches!(store.block(id(1, 0)), Err(ContextError::NotKept { .. })));
     assert!(matches!(
@@ -142,7 +136,9 @@ fn blocks_asked_for_ahead_are_in_memory_when_needed() {
     let store = store(&options());
     store.extend(&[1; 64 * 4]);
     let kept: Vec<_> = (0..4).map(|index| append(&store, id(0, index), 9).unwrap()).collect();
-    store.prefetch(&[id(0, 1), id(0, 3), id(5, 0)]);
+    store.prefetch(id(0, 0).stream, 0, &[1, 3]);
+    store.prefetch(id(0, 0).stream, 5, &[0]);
+    store.prefetch("nobody's", 0, &[0]);
     while store.stats().prefetched < 2 {
         std::thread::yield_now();
     }
@@ -150,6 +146,14 @@ fn blocks_asked_for_ahead_are_in_memory_when_needed() {
     assert_eq!(*store.block(id(0, 1)).unwrap(), kept[1]);
     let stats = store.stats();
     assert_eq!((stats.hits, stats.misses), (2, 0));
+    store.prefetch(id(0, 0).stream, 0, &[0, 2]);
+    store.stop_prefetch();
+    store.flush().unwrap();
+    let stopped = store.stats();
+    for _ in 0..100 {
+        std::thread::yield_now();
+        assert_eq!(store.stats(), stopped);
+    }
 }
 
 #[test]
@@ -177,7 +181,7 @@ fn threads_may_ask_while_others_append() {
                     assert_eq!(*store.block(id(layer, index)).unwrap(), kept);
                     let earlier = index / 2;
                     let (keys, values) = block(SHAPE, u64::from(layer * 100 + earlier));
-                    store.prefetch(&[id(layer, index / 3)]);
+                    store.prefetch(id(layer, 0).stream, layer, &[index / 3]);
                     let found = store.block(id(layer, earlier)).unwrap();
                     assert_eq!(*found, DecodedBlock { keys, values });
                 }

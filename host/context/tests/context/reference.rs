@@ -108,7 +108,9 @@ impl Player {
             }
             Step::Prefetch(at) => {
                 let blocks: Vec<_> = ids(length).skip(at.index(length + 1)).collect();
-                store.prefetch(&blocks);
+                for id in blocks {
+                    store.prefetch(id.stream, id.layer, &[id.index]);
+                }
             }
             Step::Flush => store.flush().unwrap(),
             Step::Save { as_prefix } => {

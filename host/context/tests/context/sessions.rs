@@ -116,9 +116,10 @@ fn a_list_and_a_look_at_one_say_what_is_kept() {
     let streams: Vec<_> = shown
         .streams
         .iter()
-        .map(|stream| (stream.stream.as_str(), stream.layers, stream.whole_blocks, stream.bits))
+        .map(|stream| (stream.stream.as_str(), stream.layers, stream.whole_blocks, stream.bits.clone()))
         .collect();
-    assert_eq!(streams, [("expert:9f", 2, 3, 16), ("h_s", 1, 1, 0), ("understanding", 2, 3, 16)]);
+    let expected = [("expert:9f", 2, 3, 16), ("h_s", 1, 1, 0), ("understanding", 2, 3, 16)];
+    assert_eq!(streams, expected.map(|(name, layers, blocks, bits)| (name, layers, blocks, [bits].into())));
     sessions.remove("book").unwrap();
     assert_eq!(sessions.list().unwrap(), []);
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the lock is left");

@@ -1,11 +1,13 @@
 //! Which cold blocks suit a step's queries.
 //!
-//! A block is known by the mean of its keys before their rotation. Rows that belong to one block of the text
-//! choose together: of some of them, the last one always, each head's queries, their own rotation taken off,
-//! give every block a weight by softmax, and the blocks with the largest sums over rows and heads come back.
-//! So a head that looks for something counts as much as one whose scores are large for every block.
+//! A block is known by the greatest and the least of its keys, before their rotation, in each channel: they bound what a
+//! query can score on any of its keys, so one key that stands out is not lost among the others as it is in their mean.
+//! Rows that belong to one block of the text choose together: of some of them, the last one always, each head's queries,
+//! their own rotation taken off, give every block a weight by softmax over these bounds, and the blocks with the largest
+//! sums over rows and heads come back. So a head that looks for something counts as much as one whose scores are large
+//! for every block.
 
-use half::f16;
+use modularbase_context::BlockSummary;
 use modularbase_graph::KvLayer;
 use modularbase_kernels as kernels;
 
@@ -16,42 +18,40 @@ use super::layer_window::{KeyRotation, WindowScratch, WindowStep, WindowedLayer}
 /// Rows of a group whose queries are looked at, at most.
 pub(super) const SAMPLES: usize = 8;
 
-/// Means are added to the memory in steps of so many blocks.
+/// Blocks that came next to those that come back: the next step may well want them, so they are fetched ahead.
+const LIKELY: usize = 4;
+
+/// Bounds are added to the memory in steps of so many blocks.
 const GROWTH_BLOCKS: usize = 64;
 
 /// What a layer knows of its cold blocks.
 #[derive(Debug, Default)]
 pub(crate) struct BlockChoice {
-    /// Each block's mean key, bits of f16, `[blocks, width]`.
-    means: Vec<u16>,
+    /// Each block's bounds, bits of f16, `[blocks, kv_heads, 2, head_dim]`.
+    bounds: Vec<u16>,
 }
 
 impl BlockChoice {
-    /// Takes note of the next block's keys before their rotation, `[block, width]`.
-    pub(super) fn learn(&mut self, keys: &[f32], width: usize) {
-        let mut means = vec![0.0_f32; width];
-        for row in keys.chunks_exact(width) {
-            means.iter_mut().zip(row).for_each(|(mean, key)| *mean += key);
+    /// Takes note of the next block.
+    pub(super) fn learn(&mut self, summary: &BlockSummary) {
+        if self.bounds.len() == self.bounds.capacity() {
+            self.bounds.reserve_exact(GROWTH_BLOCKS * summary.bounds.len());
         }
-        let count = (keys.len() / width) as f32;
-        if self.means.len() == self.means.capacity() {
-            self.means.reserve_exact(GROWTH_BLOCKS * width);
-        }
-        self.means.extend(means.iter().map(|sum| f16::from_f32(sum / count).to_bits()));
+        self.bounds.extend_from_slice(&summary.bounds);
     }
 
     /// Forgets all blocks from number `blocks` on.
     pub(super) fn truncate(&mut self, blocks: usize, width: usize) {
-        self.means.truncate(blocks * width);
+        self.bounds.truncate(blocks * 2 * width);
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.means.capacity() * size_of::<u16>()
+        self.bounds.capacity() * size_of::<u16>()
     }
 
     /// Bytes for so many blocks.
     pub(super) fn bytes_for(width: usize, blocks: usize) -> usize {
-        blocks.next_multiple_of(GROWTH_BLOCKS) * width * size_of::<u16>()
+        blocks.next_multiple_of(GROWTH_BLOCKS) * 2 * width * size_of::<u16>()
     }
 }
 
@@ -65,8 +65,8 @@ impl WindowedLayer<'_, '_> {
         queries: &[f32],
     ) -> Result<Vec<usize>, CoreError> {
         let shape = self.shape();
-        let means = &self.cache.window.choice.means;
-        let blocks = means.len() / self.cache.width;
+        let bounds = &self.cache.window.choice.bounds;
+        let blocks = bounds.len() / (2 * self.cache.width);
         // Blocks of sinks are never cold.
         let first_block = shape.sinks / shape.block;
         if blocks <= shape.retrieved {
@@ -74,7 +74,7 @@ impl WindowedLayer<'_, '_> {
         }
         let WindowStep { pool, heads, layer, rotation, scratch } = &mut *self.step;
         let KvLayer { kv_heads, head_dim, .. } = *layer;
-        let WindowScratch { floats, angles, scores, .. } = &mut **scratch;
+        let WindowScratch { floats, halves, angles, scores, .. } = &mut **scratch;
         let width = *heads * head_dim;
         let stride = rows.div_ceil(SAMPLES);
         let samples = rows.div_ceil(stride);
@@ -88,9 +88,15 @@ impl WindowedLayer<'_, '_> {
             kernels::rope(pool, floats, head_dim, angles, layout)?;
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
-        floats.iter_mut().for_each(|value| *value *= scale);
+        fit(halves, 2 * samples * width);
+        for (query, halves) in floats.chunks_exact(head_dim).zip(halves.chunks_exact_mut(2 * head_dim)) {
+            let (above, below) = halves.split_at_mut(head_dim);
+            for ((value, above), below) in query.iter().zip(above).zip(below) {
+                (*above, *below) = (value.max(0.0) * scale, value.min(0.0) * scale);
+            }
+        }
         fit(scores, samples * *heads * blocks);
-        kernels::key_scores(pool, floats, means, (*heads, kv_heads, head_dim), scores)?;
+        kernels::key_scores(pool, halves, bounds, (*heads, kv_heads, 2 * head_dim), scores)?;
         kernels::softmax_rows(pool, scores, samples * *heads, blocks)?;
         let mut votes = vec![0.0_f32; blocks];
         for weights in scores.chunks_exact(blocks) {
@@ -99,6 +105,9 @@ impl WindowedLayer<'_, '_> {
         let mut order: Vec<usize> = (0..blocks).collect();
         // Of equal ones the later is taken: it is nearer.
         order.sort_unstable_by(|&a, &b| votes[b].total_cmp(&votes[a]).then(b.cmp(&a)));
+        let likely = shape.retrieved..(shape.retrieved + LIKELY).min(blocks);
+        let likely: Vec<u32> = order[likely].iter().map(|block| (block + first_block) as u32).collect();
+        self.context.store.prefetch(self.stream, self.index as u32, &likely);
         order.truncate(shape.retrieved);
         order.sort_unstable();
         order.iter_mut().for_each(|block| *block += first_block);
@@ -112,16 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_known_by_the_mean_of_its_keys_in_memory_that_was_announced() {
+    fn what_is_known_of_blocks_takes_the_memory_that_was_announced() {
         let mut choice = BlockChoice::default();
         for block in 0..65_u16 {
-            let value = f32::from(block);
-            choice.learn(&[value, 1.0, value + 2.0, 3.0], 2);
-            let learned = &choice.means[2 * usize::from(block)..];
-            assert_eq!(learned, [value + 1.0, 2.0].map(|mean| f16::from_f32(mean).to_bits()));
+            choice.learn(&BlockSummary { bounds: vec![block, 2, 3, 4] });
+            assert_eq!(choice.bounds[4 * usize::from(block)..], [block, 2, 3, 4]);
             assert_eq!(choice.bytes(), BlockChoice::bytes_for(2, usize::from(block) + 1));
         }
         choice.truncate(1, 2);
-        assert_eq!(choice.means.len(), 2);
+        assert_eq!(choice.bounds.len(), 4);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     Context,
+    attention_mass::{self, AttentionMass, KeptMass},
     block_choice::{BlockChoice, SAMPLES},
     window_shape::WindowShape,
 };
@@ -19,15 +20,16 @@ use super::{
 #[derive(Debug, Default)]
 pub(crate) struct LayerWindow {
     /// Position of the first hot token; 0 while nothing is cold.
-    start: usize,
+    pub(super) start: usize,
     /// Row of the cache that it lies in.
-    row: usize,
+    pub(super) row: usize,
     /// What lies before it.
     front: Front,
     /// Keys before their rotation and values of the sinks, bits of f16; empty while nothing is cold.
     sink_keys: Vec<u16>,
     sink_values: Vec<u16>,
     pub(super) choice: BlockChoice,
+    pub(super) mass: AttentionMass,
 }
 
 /// Sinks and retrieved blocks as they lie before the hot tokens.
@@ -63,6 +65,8 @@ pub(crate) struct WindowStep<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct WindowScratch {
     pub(super) floats: Vec<f32>,
+    /// Queries' positive and negative parts.
+    pub(super) halves: Vec<f32>,
     pub(super) angles: RopeAngles,
     /// Angles of the positions before the hot tokens, and what they were made for.
     front_angles: RopeAngles,
@@ -73,15 +77,16 @@ pub(crate) struct WindowScratch {
 
 impl WindowScratch {
     pub(crate) fn bytes(&self) -> usize {
-        let floats = self.floats.capacity() + self.front_frequencies.capacity() + self.scores.capacity();
+        let queries = self.halves.capacity() + self.scores.capacity();
+        let floats = self.floats.capacity() + self.front_frequencies.capacity() + queries;
         let angles = self.angles.bytes() + self.front_angles.bytes();
         floats * size_of::<f32>() + angles
     }
 
     /// Bytes of each of its buffers, at most, for layers like this one of a text of `tokens` tokens.
     pub(crate) fn bytes_for(shape: &WindowShape, layer: KvLayer, heads: usize, tokens: usize) -> [usize; 4] {
-        let blocks = shape.cold_blocks(tokens);
-        if blocks == 0 {
+        let (blocks, weighed) = (shape.cold_blocks(tokens), attention_mass::scores_for(shape, heads));
+        if blocks == 0 && weighed == 0 {
             return [0; 4];
         }
         let half = layer.head_dim / 2;
@@ -91,13 +96,15 @@ impl WindowScratch {
             floats * size_of::<f32>(),
             RopeAngles::bytes_for(SAMPLES.max(shape.whole()), half),
             RopeAngles::bytes_for(shape.front(), half) + half * size_of::<f32>(),
-            SAMPLES * heads * blocks * size_of::<f32>(),
+            ((SAMPLES * heads * blocks).max(weighed) + SAMPLES * heads * 2 * layer.head_dim)
+                * size_of::<f32>(),
         ]
     }
 
     /// Bytes that pass while a layer is worked on, at most: most where a text is cut back and its rows are restored.
     pub(crate) fn passing_bytes(shape: &WindowShape, layer: KvLayer, tokens: usize) -> usize {
         match shape.cold_blocks(tokens) {
+            0 if shape.levels.are_on() => shape.attended() * layer.width() * size_of::<u16>(),
             0 => 0,
             blocks => {
                 // The rows restored, with the room that they grow by, those that were hot, and what is put before them.
@@ -159,8 +166,9 @@ impl WindowedLayer<'_, '_> {
         let shape = self.shape();
         let start = shape.start(position);
         if start == 0 {
-            let whole = shape.whole() - position;
-            return Ok(Group { rows: left.min(whole), first: 0, past: position });
+            let group = Group { rows: left.min(shape.whole() - position), first: 0, past: position };
+            self.weigh(position, group, queries)?;
+            return Ok(group);
         }
         let rows = left.min((position / shape.block + 1) * shape.block - position);
         self.let_go(start)?;
@@ -169,7 +177,9 @@ impl WindowedLayer<'_, '_> {
         self.place(blocks)?;
         let window = &self.cache.window;
         let front = window.front.rows;
-        Ok(Group { rows, first: window.row - front, past: front + position - start })
+        let group = Group { rows, first: window.row - front, past: front + position - start };
+        self.weigh(position, group, queries)?;
+        Ok(group)
     }
 
     fn block_id(&self, index: usize) -> BlockId<'_> {
@@ -182,7 +192,7 @@ impl WindowedLayer<'_, '_> {
 
     /// Hot blocks before position `start` go cold.
     fn let_go(&mut self, start: usize) -> Result<(), CoreError> {
-        let WindowShape { block, sinks, bits, .. } = self.shape();
+        let WindowShape { block, sinks, .. } = self.shape();
         if self.cache.window.start == 0 {
             (self.cache.window.sink_keys, self.cache.window.sink_values) = self.cold_rows(0, sinks)?;
         }
@@ -191,12 +201,12 @@ impl WindowedLayer<'_, '_> {
         for position in (self.cache.window.start..start).step_by(block) {
             let (keys, values) = self.cold_rows(position, block)?;
             let index = position / block;
+            let bits = if position >= sinks { self.level() } else { self.shape().bits };
             let (encoded, summary) =
                 (encode_block(bits, kv_shape, &keys, &values), BlockSummary::of(kv_shape, &keys));
             self.context.store.append(self.block_id(index), bits, kv_shape, &encoded, &summary)?;
             if position >= sinks {
-                let floats = &self.step.scratch.floats;
-                self.cache.window.choice.learn(floats, kv_shape.width());
+                self.cache.window.choice.learn(&summary);
             }
         }
         let window = &mut self.cache.window;
@@ -205,7 +215,7 @@ impl WindowedLayer<'_, '_> {
         Ok(())
     }
 
-    /// Keys before their rotation and values of hot tokens, bits of f16. The keys stay in the scratch as f32.
+    /// Keys before their rotation and values of hot tokens, bits of f16.
     fn cold_rows(&mut self, position: usize, count: usize) -> Result<(Vec<u16>, Vec<u16>), CoreError> {
         let LayerCache { width, keys, values, window } = &mut *self.cache;
         let values_in = count * *width;
@@ -353,20 +363,58 @@ impl WindowedLayer<'_, '_> {
         let cold = start.saturating_sub(shape.sinks) / shape.block;
         let window = &mut self.cache.window;
         window.choice.truncate(cold, width);
+        window.mass.forget_hot();
         *window = LayerWindow { start, row, front: Front::default(), ..std::mem::take(window) };
         Ok(())
     }
 }
 
 impl LayerWindow {
+    /// One whose first hot token is at position `start` and lies in row `row` of its cache, with nothing before it yet.
+    pub(super) fn restored(start: usize, row: usize, [sink_keys, sink_values]: [Vec<u16>; 2]) -> Self {
+        Self { start, row, sink_keys, sink_values, ..Self::default() }
+    }
+
+    /// Position and row of the first hot token, and the sinks' keys and values.
+    pub(super) fn kept(&self) -> (usize, usize, [&[u16]; 2]) {
+        (self.start, self.row, [&self.sink_keys, &self.sink_values])
+    }
+
+    /// What is known of the attention to its blocks.
+    pub(super) fn kept_mass(&self) -> KeptMass {
+        self.mass.kept()
+    }
+
+    /// Takes over what was known of the attention to its blocks.
+    pub(super) fn restore_mass(&mut self, kept: &KeptMass) {
+        self.mass = kept.into();
+    }
+
+    /// After the text was cut to `len` tokens, of blocks of so many.
+    pub(crate) fn truncate(&mut self, len: usize, shape: &WindowShape) {
+        let first = self.start.max(shape.sinks) / shape.block;
+        self.mass.truncate((len / shape.block).saturating_sub(first));
+    }
+
+    /// Takes note of the next block that can be chosen.
+    pub(super) fn learn(&mut self, summary: &BlockSummary) {
+        self.choice.learn(summary);
+    }
+
     /// The cache's rows that hold tokens before position `len`, what lies before the hot tokens included.
     pub(crate) fn rows(&self, len: usize) -> usize {
         self.row + len.saturating_sub(self.start)
     }
 
+    /// Bytes of what is known of cold blocks.
+    pub(crate) fn known_bytes(&self) -> usize {
+        self.choice.bytes()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let bits = self.sink_keys.capacity() + self.sink_values.capacity();
-        bits * size_of::<u16>() + self.front.blocks.capacity() * size_of::<usize>() + self.choice.bytes()
+        let known = self.choice.bytes() + self.mass.bytes();
+        bits * size_of::<u16>() + self.front.blocks.capacity() * size_of::<usize>() + known
     }
 
     /// Blocks before the hot tokens now.
@@ -378,7 +426,8 @@ impl LayerWindow {
 /// Bytes of a [`LayerWindow`] with so many cold blocks, at most.
 pub(super) fn bytes(shape: &WindowShape, width: usize, blocks: usize) -> usize {
     let sinks = 2 * shape.sinks * width * size_of::<u16>();
-    sinks + shape.retrieved * size_of::<usize>() + BlockChoice::bytes_for(width, blocks)
+    let known = BlockChoice::bytes_for(width, blocks) + attention_mass::bytes_for(shape);
+    sinks + shape.retrieved * size_of::<usize>() + known
 }
 
 impl KvRows {
@@ -440,7 +489,7 @@ impl KvRows {
         }
     }
 
-    fn elsewhere() -> CoreError {
+    pub(super) fn elsewhere() -> CoreError {
         CoreError::mismatch("KV cache", "host memory", "a device tensor")
     }
 }

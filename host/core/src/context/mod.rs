@@ -11,10 +11,13 @@
 //! A window begins where a block of the text begins, and what it holds depends on the position alone. A text
 //! no longer than the hot tokens and the sinks is held as if there were no window.
 
+mod attention_mass;
 mod block_choice;
+mod kept_caches;
 mod layer_window;
 mod window_shape;
 
+pub use kept_caches::{KeptPart, RestoredCaches};
 pub use window_shape::{Context, ContextTokens, WindowShape};
 
 pub(crate) use layer_window::{Group, KeyRotation, LayerWindow, WindowScratch, WindowStep, WindowedLayer};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use modularbase_context::{ColdStats, ColdStore, ContextOptions, KvBits};
+use modularbase_context::{ColdStats, ColdStore, ContextOptions, KvBits, Levels};
 use modularbase_graph::KvLayer;
 
 use crate::{CHUNK_ROWS, CoreError};
@@ -20,6 +20,8 @@ pub struct WindowShape {
     pub retrieved: usize,
     /// Bits of a cold key or value.
     pub bits: KvBits,
+    /// Which blocks more or less is kept of.
+    pub levels: Levels,
 }
 
 impl WindowShape {
@@ -28,8 +30,7 @@ impl WindowShape {
     /// # Errors
     /// A block of no tokens, parts that are no whole blocks, or more tokens than the base knows positions.
     pub fn new(options: &ContextOptions, max_position: usize) -> Result<Self, CoreError> {
-        let &ContextOptions { hot_tokens: hot, block_tokens: block, sinks, retrieved_blocks, bits, .. } =
-            options;
+        let &ContextOptions { hot_tokens: hot, block_tokens: block, sinks, bits, levels, .. } = options;
         if block == 0 || hot == 0 {
             return Err(CoreError::mismatch(
                 "hot tokens and tokens of a block",
@@ -42,7 +43,7 @@ impl WindowShape {
                 return Err(CoreError::mismatch(what, format!("whole blocks of {block}"), tokens));
             }
         }
-        let shape = Self { hot, block, sinks, retrieved: retrieved_blocks, bits };
+        let shape = Self { hot, block, sinks, retrieved: options.retrieved_blocks, bits, levels };
         match shape.attended() {
             attended if attended > max_position => {
                 let expected = format!("at most the base's {max_position} positions");
@@ -114,7 +115,7 @@ pub struct ContextTokens {
 pub(crate) fn layer_bytes(shape: &WindowShape, layer: KvLayer, tokens: usize) -> usize {
     let blocks = shape.cold_blocks(tokens);
     match blocks {
-        0 => 0,
+        0 => super::attention_mass::bytes_for(shape),
         _ => super::layer_window::bytes(shape, layer.width(), blocks),
     }
 }

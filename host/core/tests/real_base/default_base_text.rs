@@ -69,6 +69,20 @@ fn special_tokens_in_plain_text_stay_text_unless_asked_for() {
 }
 
 #[test]
+fn a_long_text_has_the_same_ids_in_pieces_of_any_size() {
+    let strange =
+        "line one  \r\n\r\n\tdon't  <|im_end|>\n 12345 \u{3000}日本語。\n – e\u{301} x\n\n\n   end ";
+    let text = format!("{}{}", include_str!("../data/novel.txt"), strange.repeat(200));
+    let tokenizer = tokenizer();
+    for parse_special in [false, true] {
+        let whole = tokenizer.encode_by(&text, parse_special, usize::MAX).unwrap();
+        for bytes in [1, 100, 1_000, 5_000] {
+            assert!(tokenizer.encode_by(&text, parse_special, bytes).unwrap() == whole, "{bytes} bytes");
+        }
+    }
+}
+
+#[test]
 fn text_and_ids_are_each_others_inverse() {
     let tokenizer = tokenizer();
     for text in ["", " ", "\n\n  x\t", "Zürich 2026 – 日本語 🦀👩‍🚀", "a\u{0}b\u{7f}", "don't 12345 <0x41> ▁"]

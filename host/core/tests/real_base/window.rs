@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use modularbase_context::{ColdStore, ContextOptions, KvBits};
+use modularbase_context::{ColdStore, ContextOptions, KvBits, Levels, Sessions};
 use modularbase_core::{
     Advance, BaseCore, BaseFile, Context, LogitRows, Sequence, StepSize, Tokenizer, WeightDtype, WindowShape,
 };
@@ -95,10 +95,35 @@ fn the_same_steps_in_a_window_give_the_same_bits_and_the_memory_stops_growing() 
 }
 
 #[test]
+fn attention_decides_which_blocks_are_kept_whole_and_which_as_means() {
+    let core = base::on_cpu(WeightDtype::AsStored);
+    let tokens: Vec<u32> = novel().iter().copied().cycle().take(1_300).collect();
+    let run = |levels: Levels| {
+        let mut sequence = within(&core, &ContextOptions { levels, ..options(256, KvBits::B4) });
+        let logits = advance(&core, &mut sequence, &tokens);
+        sequence.context().unwrap().store.flush().unwrap();
+        (logits, sequence.context_tokens().unwrap().store)
+    };
+    let (_, alike) = run(Levels::default());
+    assert_eq!((alike.critical_blocks, alike.redundant_blocks), (0, 0));
+    let (logits, critical) = run(Levels { critical: 150, redundant: 0 });
+    assert!(critical.critical_blocks > 0 && critical.redundant_blocks == 0, "{critical:?}");
+    assert!(critical.critical_blocks * 2 < critical.blocks, "{critical:?}");
+    assert!(critical.stored_bytes > alike.stored_bytes, "{critical:?}");
+    let (again, counts) = run(Levels { critical: 150, redundant: 0 });
+    assert_same_bits(&again, &logits, "again");
+    assert_eq!(counts.critical_blocks, critical.critical_blocks);
+    let (_, redundant) = run(Levels { critical: 150, redundant: 70 });
+    assert!(redundant.redundant_blocks > 0 && redundant.critical_blocks > 0, "{redundant:?}");
+    assert!(redundant.stored_bytes < critical.stored_bytes, "{redundant:?}");
+}
+
+#[test]
 fn a_text_that_was_cut_back_goes_on_as_one_that_was_never_longer() {
     let core = base::on_cpu(WeightDtype::AsStored);
     let tokens: Vec<u32> = novel().iter().copied().cycle().take(1_100).collect();
-    let options = options(256, KvBits::B16);
+    // All that is cold comes back, so that no choice between blocks that are nearly as good is looked at here.
+    let options = ContextOptions { retrieved_blocks: 8, ..options(256, KvBits::B16) };
     let mut never = within(&core, &options);
     advance(&core, &mut never, &tokens[..640]);
     let expected = loss(&advance(&core, &mut never, &tokens[640..700]), &tokens[640..700]);
@@ -116,7 +141,17 @@ fn a_text_that_was_cut_back_goes_on_as_one_that_was_never_longer() {
 fn the_workspace_of_a_window_takes_no_more_than_was_announced() {
     let core = base::on_cpu(WeightDtype::AsStored);
     let tokens: Vec<u32> = novel().iter().copied().cycle().take(1_300).collect();
-    let mut sequence = within(&core, &options(256, KvBits::B8));
+    let levels = Levels { critical: 150, redundant: 50 };
+    workspace_is_announced(&core, &tokens, &ContextOptions { levels, ..options(256, KvBits::B8) });
+    // A workspace only grows.
+    let core = base::on_cpu(WeightDtype::AsStored);
+    let found = workspace_is_announced(&core, &tokens, &options(256, KvBits::B8));
+    assert!(found.0 * 10 >= found.1 * 9, "{} bytes, {} announced", found.0, found.1);
+}
+
+/// Bytes of the workspace in the end, and those that were announced.
+fn workspace_is_announced(core: &BaseCore, tokens: &[u32], options: &ContextOptions) -> (usize, usize) {
+    let mut sequence = within(core, options);
     let window = Some(sequence.context().unwrap().shape);
     let experts = sequence.mixture().unwrap().parts().to_vec();
     let step = StepSize { window, ..StepSize::of_sequences(1, 1, tokens.len()) };
@@ -127,8 +162,51 @@ fn the_workspace_of_a_window_takes_no_more_than_was_announced() {
         assert!(found <= announced, "{found} bytes, {announced} announced");
         found
     };
-    advance(&mut sequence, &tokens);
+    advance(&mut sequence, tokens);
     let kept = sequence.truncate(700);
-    let found = advance(&mut sequence, &tokens[kept..701]);
-    assert!(found * 10 >= announced * 9, "{found} bytes, {announced} announced");
+    (advance(&mut sequence, &tokens[kept..701]), announced)
+}
+
+#[test]
+fn a_text_that_was_kept_goes_on_in_another_sequence_to_the_bit() {
+    let core = base::on_cpu(WeightDtype::AsStored);
+    let tokens: Vec<u32> = novel().iter().copied().cycle().take(900).collect();
+    for levels in [Levels::default(), Levels { critical: 150, redundant: 70 }] {
+        goes_on_to_the_bit(&core, &tokens, &ContextOptions { levels, ..options(256, KvBits::B4) });
+    }
+}
+
+fn goes_on_to_the_bit(core: &BaseCore, tokens: &[u32], options: &ContextOptions) {
+    let root = tempfile::tempdir().unwrap();
+    let open = || {
+        let session = Sessions::new(root.path()).open("novel", "base", options, &[]).unwrap();
+        let shape = WindowShape::new(options, core.shape().max_position).unwrap();
+        let store = Arc::clone(session.store());
+        (Sequence::within(core, Context { shape, store }).unwrap(), session)
+    };
+    for length in [200, 700] {
+        let (mut sequence, session) = open();
+        sequence.attach(core, general(core), None);
+        sequence.truncate(0);
+        session.store().truncate(0);
+        advance(core, &mut sequence, &tokens[..length]);
+        let behind = sequence.detach().unwrap();
+        let parts = sequence.kept_caches(Some(&behind)).unwrap();
+        let parts: Vec<(&str, &[u8])> = parts.iter().map(|(name, bytes)| (name.as_str(), &**bytes)).collect();
+        session.save("", &parts, false).unwrap();
+        sequence.attach(core, general(core), Some(behind));
+        let expected = advance(core, &mut sequence, &tokens[length..]);
+        drop((sequence, session));
+
+        let (mut sequence, mut session) = open();
+        let saved = session.take_saved().unwrap();
+        assert_eq!(saved.tokens, tokens[..length]);
+        let restored = sequence.restore_caches(core, &saved.tokens, saved.parts).unwrap();
+        sequence.attach(core, general(core), restored.behind);
+        assert_eq!(sequence.tokens(), &tokens[..length]);
+        let found = advance(core, &mut sequence, &tokens[length..]);
+        assert_same_bits(&found, &expected, &format!("kept at {length} tokens"));
+        let announced = Sequence::bytes_within(core, &general(core), 900, Some(sequence.context().unwrap()));
+        assert!(sequence.bytes() <= announced, "{} bytes, {announced} announced", sequence.bytes());
+    }
 }
