@@ -88,6 +88,7 @@ mod tests {
                 slot: Slot::new(2, 4).unwrap(),
                 prompts: 1,
                 counts: Default::default(),
+                router: None,
                 check: None,
             },
             mean: mean.to_vec(),

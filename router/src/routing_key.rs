@@ -43,6 +43,11 @@ pub struct KeyFacts {
     pub prompts: u64,
     /// The same by form and length in tokens, such as `raw 8-15`.
     pub counts: BTreeMap<String, u64>,
+    /// The router whose features the detector was trained on; see [`RouterWeights::projection`].
+    ///
+    /// [`RouterWeights::projection`]: crate::RouterWeights::projection
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<Sha256>,
     /// What was seen on text that was not used for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<HeldOutCheck>,
@@ -95,6 +100,9 @@ pub enum KeyError {
         /// What, as text.
         value: Box<str>,
     },
+    /// A detector that wants everything.
+    #[error("the routing key's detector: {0}: train it anew, with prompts that don't want the pack")]
+    Greedy(Box<str>),
     /// Keys that can't be compared with each other.
     #[error("routing keys of different bases, slots or widths can't be compared: {0}")]
     Mismatch(Box<str>),
@@ -139,6 +147,10 @@ impl RoutingKey {
                 return Err(KeyError::Value { name, index, value: values[index].to_string().into() });
             }
         }
-        self.detector.as_ref().map_or(Ok(()), |detector| detector.check(self.width()))
+        match (&self.detector, self.facts.router) {
+            (Some(_), None) => Err(KeyError::Facts("it has a detector, but names no router".into())),
+            (Some(detector), Some(_)) => detector.check(4 * self.width()),
+            (None, _) => Ok(()),
+        }
     }
 }

@@ -5,8 +5,8 @@
 //! | `mean` | F32 `[hidden]` | the mean feature |
 //! | `factors` | F16 `[rank, hidden]` | the strongest directions of the scatter; times `factor_scale` |
 //! | `diagonal` | F32 `[hidden]` | what is left of each feature's variance |
-//! | `detector.hidden` | F16 `[units, 2 * hidden]` | optional, as the next three: the [`Detector`]'s first layer |
-//! | `detector.hidden_bias`, `detector.output` | F32 `[units]` | |
+//! | `detector.hidden` | I8 `[units, 4 * hidden]` | optional, as the next four: the [`Detector`]'s first layer |
+//! | `detector.scales`, `detector.hidden_bias`, `detector.output` | F32 `[units]` | |
 //! | `detector.output_bias` | F32 `[1]` | |
 //!
 //! The `__metadata__` say under `modularbase.routing_key`, as JSON text, what the key is of ([`KeyFacts`]), and under
@@ -49,14 +49,15 @@ impl RoutingKey {
             ),
         ];
         let learned = self.detector.as_ref().map(|detector| {
-            let hidden: Vec<u8> =
-                detector.hidden.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+            let codes = detector.codes().iter().map(|code| code.cast_unsigned()).collect();
             let units = detector.units();
+            let [scales, hidden_bias, output] = detector.vectors().map(floats);
             [
-                ("detector.hidden", Dtype::F16, vec![units, detector.inputs()], hidden),
-                ("detector.hidden_bias", Dtype::F32, vec![units], floats(&detector.hidden_bias)),
-                ("detector.output", Dtype::F32, vec![units], floats(&detector.output)),
-                ("detector.output_bias", Dtype::F32, vec![1], floats(&[detector.output_bias])),
+                ("detector.hidden", Dtype::I8, vec![units, detector.inputs()], codes),
+                ("detector.scales", Dtype::F32, vec![units], scales),
+                ("detector.hidden_bias", Dtype::F32, vec![units], hidden_bias),
+                ("detector.output", Dtype::F32, vec![units], output),
+                ("detector.output_bias", Dtype::F32, vec![1], floats(&[detector.output_bias()])),
             ]
         });
         for (name, dtype, shape, bytes) in learned.iter().flatten() {
@@ -136,18 +137,18 @@ fn factors(tensors: &SafeTensors<'_>, width: usize, scale: f32) -> Result<Vec<f3
 
 fn detector(tensors: &SafeTensors<'_>, width: usize) -> Result<Option<Detector>, KeyError> {
     let Ok(view) = tensors.tensor("detector.hidden") else { return Ok(None) };
-    let expected = format!("F16 [units, {}]", 2 * width);
+    let expected = format!("I8 [units, {}]", 4 * width);
     let units = match (view.dtype(), view.shape()) {
-        (Dtype::F16, &[units, inputs]) if inputs == 2 * width => units,
+        (Dtype::I8, &[units, inputs]) if inputs == 4 * width => units,
         _ => return Err(wrong("detector.hidden", &expected, &view)),
     };
-    let (words, _) = view.data().as_chunks::<2>();
-    Ok(Some(Detector {
-        hidden: words.iter().map(|word| f16::from_le_bytes(*word).to_f32()).collect(),
-        hidden_bias: floats(tensors, "detector.hidden_bias", Some(units))?,
-        output: floats(tensors, "detector.output", Some(units))?,
-        output_bias: floats(tensors, "detector.output_bias", Some(1))?[0],
-    }))
+    Ok(Some(Detector::from_parts(
+        view.data().iter().map(|code| code.cast_signed()).collect(),
+        floats(tensors, "detector.scales", Some(units))?,
+        floats(tensors, "detector.hidden_bias", Some(units))?,
+        floats(tensors, "detector.output", Some(units))?,
+        floats(tensors, "detector.output_bias", Some(1))?[0],
+    )))
 }
 
 fn view<'a>(
@@ -183,6 +184,7 @@ mod tests {
                 slot: Slot::new(2, 4).unwrap(),
                 prompts: 7,
                 counts: [("raw 8-15".to_owned(), 7)].into(),
+                router: Some(Sha256::of_bytes(b"router")),
                 check: None,
             },
             mean: (0..width).map(|at| at as f32 - 3.0).collect(),
@@ -200,6 +202,18 @@ mod tests {
         for (found, expected) in back.scatter.factors().iter().zip(key.scatter.factors()) {
             assert!((found - expected).abs() <= 30.0 / 2048.0, "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn a_detector_comes_back_to_the_bit_and_names_its_router() {
+        let hidden: Vec<f32> = (0..3 * 64).map(|at| (at as f32).sin()).collect();
+        let detector = Detector::new(&hidden, vec![0.1, -0.2, 0.3], vec![1.0, -1.0, 0.5], -2.0);
+        let key = RoutingKey { detector: Some(detector), ..key(16) };
+        let back = RoutingKey::from_bytes(&key.to_bytes().unwrap()).unwrap();
+        assert_eq!((back.detector, back.facts.router), (key.detector.clone(), key.facts.router));
+        let mut nameless = key;
+        nameless.facts.router = None;
+        assert!(nameless.to_bytes().unwrap_err().to_string().contains("names no router"));
     }
 
     #[test]
