@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use manifests::{DataRecipe, Sha256};
 use modularbase_corpus::recipe::{Hub, REPORT_FILE, RecipeError, RecipeMaker, RecipeReport, make_recipe};
@@ -38,13 +39,17 @@ impl Place {
     }
 
     fn make(&self, sources: &str) -> Result<(RecipeReport, bool), RecipeError> {
+        self.make_with(&NoHub, sources)
+    }
+
+    fn make_with(&self, hub: &dyn Hub, sources: &str) -> Result<(RecipeReport, bool), RecipeError> {
         let text =
             format!("schema_version = 1\n[recipe]\nname = \"test\"\ndescription = \"A test.\"\n{sources}");
         let recipe = DataRecipe::parse(&text).unwrap();
         let maker = RecipeMaker {
             downloads: self.path("downloads"),
             recipe_folder: self.folder.path().to_path_buf(),
-            hub: &NoHub,
+            hub,
             progress: &(),
         };
         make_recipe(&recipe, &self.path("out"), &maker)
@@ -206,6 +211,48 @@ fn what_was_fetched_and_verified_is_not_fetched_again() {
     place.make(&sources).unwrap();
     assert_eq!(texts(&place.documents("all.jsonl.zst")), ["aus npm", "aus dem Rad"]);
     assert!(!place.path("downloads/.unfinished-x").exists());
+}
+
+/// A hub that goes on with whatever part it finds, as the real one does, and breaks off at first.
+struct BreaksOff {
+    content: &'static [u8],
+    calls: AtomicUsize,
+}
+
+impl Hub for BreaksOff {
+    fn download(&self, _: &str, _: &str, file: &str, folder: &Path) -> Result<PathBuf, String> {
+        let path = folder.join(file);
+        let mut bytes = std::fs::read(&path).unwrap_or_default();
+        let breaks_off = self.calls.fetch_add(1, Ordering::Relaxed) == 0;
+        let end = if breaks_off { self.content.len() / 2 } else { self.content.len() };
+        bytes.extend(self.content.get(bytes.len()..end).unwrap_or_default());
+        std::fs::write(&path, bytes).unwrap();
+        if breaks_off { Err("it broke off".into()) } else { Ok(path) }
+    }
+}
+
+#[test]
+fn a_download_of_the_hub_is_gone_on_with_and_begun_anew_where_its_part_was_damaged() {
+    let content = b"{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
+    let digest = Sha256::of_bytes(content);
+    let sources = format!(
+        "[source.a]\n{SOURCE}sha256 = \"{digest}\"\nfiles = [\"**\"]\nextract.records = {{}}\n\
+         from.hugging_face = {{ repo = \"a/b\", revision = \"main\", file = \"x.jsonl\" }}\n"
+    );
+    for (is_damaged, calls) in [(false, 2), (true, 3)] {
+        let place = Place::new();
+        let hub = BreaksOff { content, calls: AtomicUsize::new(0) };
+        place.make_with(&hub, &sources).unwrap_err();
+        let part = place.path(&format!("downloads/.unfinished-{digest}/x.jsonl"));
+        assert_eq!(std::fs::read(&part).unwrap(), content[..content.len() / 2]);
+        if is_damaged {
+            place.write(&format!("downloads/.unfinished-{digest}/x.jsonl"), b"{ damaged");
+        }
+        place.make_with(&hub, &sources).unwrap();
+        assert_eq!(texts(&place.documents("all.jsonl.zst")), ["one", "two"]);
+        assert_eq!(hub.calls.load(Ordering::Relaxed), calls);
+        assert!(!part.parent().unwrap().exists());
+    }
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {

@@ -38,7 +38,7 @@ pub use adamw::{AdamW, AdamWConfig, Parameter, accumulate};
 pub use attention::attention;
 pub use backward::{backward, is_recorded};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
-pub use device::prepare_device;
+pub use device::{PoolBytes, pool_bytes, prepare_device};
 pub use distillation::distillation;
 pub use elementwise::{add, cast, columns, concat, mul, rows, scale};
 pub use embedding::embedding;

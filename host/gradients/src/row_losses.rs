@@ -68,11 +68,12 @@ impl RowLosses {
         }
         let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, &x| largest.max(x));
         let at_target = logits[target as usize] - largest;
+        logits.iter_mut().for_each(|x| *x = (*x - largest).exp());
         // In f64: a sum of a large vocabulary's small parts.
-        let sum: f64 = logits.iter().map(|x| f64::from((x - largest).exp())).sum();
+        let sum: f64 = logits.iter().map(|&x| f64::from(x)).sum();
         if self.with_gradient {
             let factor = weight / sum as f32;
-            logits.iter_mut().for_each(|x| *x = (*x - largest).exp() * factor);
+            logits.iter_mut().for_each(|x| *x *= factor);
             logits[target as usize] -= weight;
         }
         weight * (sum.ln() as f32 - at_target)

@@ -1,15 +1,16 @@
-//! What a training run is asked for: TOML with every default visible.
+//! What a training run is asked for: TOML with every default visible (`config_template.rs`).
 
 use std::path::{Path, PathBuf};
 
 use modularbase_corpus::Format;
 use modularbase_deltas::DeltaFormat;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// Settings of a run. `TrainConfig::default().to_toml()` is the file with every default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of a run. [`TrainConfig::commented_defaults`] is the file with every setting, its default and what it means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Seed of first weights and of the order of the text.
@@ -37,7 +38,7 @@ pub struct TrainConfig {
 }
 
 /// `[data]`: files of documents. Relative paths are relative to the configuration file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Text of the domain.
@@ -58,13 +59,14 @@ pub struct DataConfig {
     pub general_without: Vec<String>,
     /// How documents are written; found out from the first one where nothing is said.
     #[serde(with = "text_form", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub format: Option<Format>,
     /// Whether only answers of conversations count for the loss.
     pub answers_only: bool,
 }
 
 /// What is asked of general text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GeneralLoss {
     /// As of the domain's: its next token.
@@ -76,7 +78,7 @@ pub enum GeneralLoss {
 }
 
 /// `[batch]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
     /// Rows of a step.
@@ -88,7 +90,7 @@ pub struct BatchConfig {
 }
 
 /// `[optimizer]`: AdamW (Loshchilov and Hutter 2019), decay on matrices only.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
     /// At its highest.
@@ -112,7 +114,7 @@ pub struct OptimizerConfig {
 }
 
 /// How the learning rate goes after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// Stays.
@@ -124,18 +126,19 @@ pub enum ScheduleKind {
 }
 
 /// `[quantization]`: training with the quantizer in the loop, straight-through (Bengio et al. 2013).
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuantizationConfig {
     /// What the weights ship as: `delta-q1`, `delta-q2` or `delta-q3`; without it, bf16.
     #[serde(with = "text_form", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub format: Option<DeltaFormat>,
     /// The last steps of the run that see the quantized weights; 0: quantized afterwards only.
     pub steps: u64,
 }
 
 /// `[evaluation]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
     /// Steps between two looks at the validation text; 0: only at the end.
@@ -148,7 +151,7 @@ pub struct EvaluationConfig {
 }
 
 /// `[checkpoints]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Steps between two checkpoints; 0: only at the end and when stopped.
@@ -156,7 +159,7 @@ pub struct CheckpointConfig {
 }
 
 /// `[finish]`: what `train pack` makes beside the weights once the last step is taken. Nothing of it changes them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FinishConfig {
     /// `report.html`: curves, and the losses before and after quantization.

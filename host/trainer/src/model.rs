@@ -55,8 +55,8 @@ pub trait TrainedModel {
     ) -> Result<Option<String>, TrainError>;
 }
 
-/// Logits `[rows, vocab]` that are held at once, in rows.
-pub(crate) const HEAD_ROWS: usize = 2048;
+/// Logits `[rows, vocab]` that a step holds at once, in rows.
+pub const HEAD_ROWS: usize = 2048;
 
 /// The summed loss of the targets that count, nats, as a scalar that gradients start from.
 pub(crate) fn loss_sum(

@@ -123,19 +123,22 @@ impl<'a> Run<'a> {
     /// A loss that is no number, a device without room, a disk that is full. The last checkpoint stays.
     pub fn train(&mut self, stop: &AtomicBool, observer: &mut dyn RunObserver) -> Result<Ending, TrainError> {
         if self.state.step == 0 && self.state.best.is_none() {
-            self.look(observer)?;
+            let looked = self.look(observer);
+            self.with_advice(looked)?;
         }
         while self.state.step < self.config.steps {
             if stop.load(Ordering::Relaxed) {
                 let checkpoint = self.save()?;
                 return Ok(Ending::Stopped { step: self.state.step, checkpoint });
             }
-            self.step(observer)?;
+            let stepped = self.step(observer);
+            self.with_advice(stepped)?;
             let step = self.state.step;
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
             let last = step == self.config.steps;
             if due(self.config.evaluation.every) || last {
-                self.look(observer)?;
+                let looked = self.look(observer);
+                self.with_advice(looked)?;
                 let patience = self.config.evaluation.patience;
                 if patience > 0 && self.state.looks_without_better >= patience {
                     if !self.has_quantized_steps_left() {
@@ -187,9 +190,7 @@ impl<'a> Run<'a> {
         let mut total = None;
         let mut losses = Losses::default();
         for part in rows.chunks(self.config.rows_at_once()) {
-            self.accumulate(part, &weights, counted.max(1), &mut total, &mut losses).map_err(|error| {
-                if error.is_out_of_memory() { self.out_of_memory(part.len(), &weights) } else { error }
-            })?;
+            self.accumulate(part, &weights, counted.max(1), &mut total, &mut losses)?;
         }
         let rate = learning_rate(&self.config.optimizer, step, self.config.steps);
         let clip = Some(self.config.optimizer.clip).filter(|clip| *clip > 0.0);
@@ -269,28 +270,35 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Says how many rows do fit: half as many each time, until a pass succeeds.
-    fn out_of_memory(&self, rows: usize, weights: &WeightValues) -> TrainError {
-        let length = self.config.batch.length;
+    /// Of a device without room: how many rows do fit, found by half as many each time until a pass succeeds.
+    fn with_advice(&self, result: Result<(), TrainError>) -> Result<(), TrainError> {
+        if !result.as_ref().is_err_and(TrainError::is_out_of_memory) {
+            return result;
+        }
+        let (rows, length) = (self.config.rows_at_once(), self.config.batch.length);
+        let fits = |rows: usize| {
+            let rows: Vec<Row> = (0..rows as u64).map(|row| self.text.rows.row(row)).collect();
+            let weights = self.model.weights(self.quantizer.as_ref())?;
+            self.accumulate(&rows, &weights, 1, &mut None, &mut Losses::default())
+        };
         let fitting = std::iter::successors(Some(rows / 2), |rows| Some(rows / 2))
             .take_while(|rows| *rows > 0)
             .filter(|fewer| self.config.batch.rows.is_multiple_of(*fewer))
-            .find(|fewer| {
-                let rows: Vec<Row> = (0..*fewer as u64).map(|row| self.text.rows.row(row)).collect();
-                self.accumulate(&rows, weights, 1, &mut None, &mut Losses::default()).is_ok()
-            });
+            .find(|fewer| fits(*fewer).is_ok());
         let advice = match fitting {
             Some(rows) => {
                 format!("{rows} rows fit: set batch.rows_at_once = {rows}, which takes the same steps")
             }
-            None => format!("not even one fits: use a batch.length below {length} or another device"),
+            None => format!(
+                "not even one fits: use a batch.length below {length}, end what else runs there, or use another device"
+            ),
         };
-        TrainError::OutOfMemory {
+        Err(TrainError::OutOfMemory {
             device: format!("{:?}", self.model.compute().device.location()).into_boxed_str(),
             rows,
             length,
             advice: advice.into_boxed_str(),
-        }
+        })
     }
 
     fn start_quantizing(&mut self) -> Result<(), TrainError> {

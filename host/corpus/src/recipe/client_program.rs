@@ -96,7 +96,7 @@ fn last_lines(text: &str) -> String {
 }
 
 /// Bytes of all files below `folder`; what can't be read counts nothing.
-fn bytes_in(folder: &Path) -> u64 {
+pub(crate) fn bytes_in(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => bytes_in(&entry.path()),

@@ -21,9 +21,16 @@ impl<'a> RecordTemplates<'a> {
 
     /// The records of a file's one value.
     pub(crate) fn place(&self, mut whole: Value) -> Result<Value, String> {
-        match self.fields.at.as_deref() {
-            None | Some("") => Ok(whole),
-            Some(at) => whole.pointer_mut(at).map(Value::take).ok_or_else(|| format!("nothing is at {at}")),
+        let at = self.fields.at.as_deref().unwrap_or("");
+        let place = at.strip_suffix("/*").unwrap_or(at);
+        let found =
+            whole.pointer_mut(place).map(Value::take).ok_or_else(|| format!("nothing is at {place}"))?;
+        match found {
+            found if place == at => Ok(found),
+            Value::Object(records) => {
+                Ok(Value::Array(records.into_iter().map(|(_, record)| record).collect()))
+            }
+            _ => Err(format!("at {place} is no object whose values could be taken")),
         }
     }
 
@@ -78,14 +85,23 @@ fn fill(template: &str, record: &Map<String, Value>) -> String {
 }
 
 fn field<'r>(name: &str, record: &'r Map<String, Value>) -> Cow<'r, str> {
-    let mut parts = name.split('.');
-    let mut value = record.get(name).or_else(|| record.get(parts.next().unwrap_or_default()));
-    if !record.contains_key(name) {
-        for part in parts {
-            value = value.and_then(|value| value.get(part));
-        }
+    if let Some(value) = record.get(name) {
+        return text(value);
     }
-    value.map_or(Cow::Borrowed(""), text)
+    let mut parts = name.split('.');
+    let first = record.get(parts.next().unwrap_or_default());
+    first.map_or(Cow::Borrowed(""), |value| inside(value, &parts.collect::<Vec<_>>()))
+}
+
+/// The field of a field; of a list that of each of its objects, a line each.
+fn inside<'r>(value: &'r Value, path: &[&str]) -> Cow<'r, str> {
+    match (path.split_first(), value) {
+        (None, value) => text(value),
+        (Some(_), Value::Array(list)) => {
+            Cow::Owned(list.iter().map(|value| inside(value, path)).collect::<Vec<_>>().join("\n"))
+        }
+        (Some((name, rest)), value) => value.get(name).map_or(Cow::Borrowed(""), |value| inside(value, rest)),
+    }
 }
 
 fn text(value: &Value) -> Cow<'_, str> {
@@ -114,6 +130,8 @@ mod tests {
         let poem = record(r#"{"title": "T", "by": {"name": "N"}, "lines": ["a", "b"], "n": 3, "x": null}"#);
         assert_eq!(fill("《{title}》 {by.name}\n{lines}\n{n}{x}{absent}.", &poem), "《T》 N\na\nb\n3.");
         assert_eq!(fill("{a.b}", &record(r#"{"a.b": "dotted"}"#)), "dotted");
+        let steps = record(r#"{"by": {"steps": [{"n": "one"}, {"n": 2}, {"m": "x"}, "y"]}}"#);
+        assert_eq!(fill("{by.steps.n}|{by.steps.n.m}", &steps), "one\n2\n\n|\n\n\n");
     }
 
     #[test]
@@ -148,5 +166,14 @@ mod tests {
         let whole: Value = serde_json::from_str(r#"{"data": {"rows": [1, 2]}}"#).unwrap();
         assert_eq!(templates.place(whole), Ok(serde_json::json!([1, 2])));
         assert_eq!(templates.place(Value::Null), Err("nothing is at /data/rows".into()));
+
+        let values = |at: &str, json: &str| {
+            let fields = RecordFields { at: Some(at.into()), ..RecordFields::default() };
+            RecordTemplates::new(&fields).place(serde_json::from_str(json).unwrap())
+        };
+        assert_eq!(values("/data/*", r#"{"data": {"a": 1, "b": 2}}"#), Ok(serde_json::json!([1, 2])));
+        assert_eq!(values("/*", r#"{"a": {"b": 2}}"#), Ok(serde_json::json!([{"b": 2}])));
+        assert!(values("/data/*", r#"{"data": [1]}"#).unwrap_err().starts_with("at /data is no object"));
+        assert_eq!(values("/no/*", "{}"), Err("nothing is at /no".into()));
     }
 }

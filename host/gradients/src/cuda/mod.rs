@@ -17,4 +17,4 @@ pub(crate) mod row_divergences;
 pub(crate) mod row_losses;
 pub(crate) mod softmax;
 
-pub(crate) use device::{prepare, smallest_storage};
+pub(crate) use device::{pool_bytes, prepare, smallest_storage};

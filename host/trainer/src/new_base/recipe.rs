@@ -52,6 +52,9 @@ pub struct TokenizerRecipe {
     pub vocab_size: usize,
     /// Bytes of training text that it is made from, at most.
     pub bytes: usize,
+    /// Whether each digit is a token of its own, so that a number is read and written the same way wherever it stands;
+    /// of `bpe` only.
+    pub single_digits: bool,
 }
 
 /// How a tokenizer finds its pieces.
@@ -82,7 +85,7 @@ impl Default for BaseSizes {
 
 impl Default for TokenizerRecipe {
     fn default() -> Self {
-        Self { kind: TokenizerKind::Bpe, vocab_size: 8192, bytes: 64 << 20 }
+        Self { kind: TokenizerKind::Bpe, vocab_size: 8192, bytes: 64 << 20, single_digits: false }
     }
 }
 
@@ -136,6 +139,10 @@ impl BaseRecipe {
                 format!("must be at least 512, found {found}"),
             ));
         }
+        if self.tokenizer.single_digits && self.tokenizer.kind != TokenizerKind::Bpe {
+            let problem = "needs tokenizer.kind = \"bpe\"";
+            return Err(TrainError::config("tokenizer.single_digits", problem));
+        }
         if self.training.quantization.format.is_some() {
             let problem = "is for packs: a base is written as bf16";
             return Err(TrainError::config("training.quantization.format", problem));
@@ -166,6 +173,10 @@ mod tests {
         assert!(of(|r| r.base.num_kv_heads = 2).contains("base.num_kv_heads"));
         assert!(of(|r| r.base.num_layers = 2).contains("at least 3"));
         assert!(of(|r| r.tokenizer.vocab_size = 100).contains("512"));
+        let digits = |r: &mut BaseRecipe| {
+            (r.tokenizer.kind, r.tokenizer.single_digits) = (TokenizerKind::Unigram, true)
+        };
+        assert!(of(digits).contains("tokenizer.single_digits"));
         assert!(of(|r| r.base.max_position = 100).contains("training.batch.length"));
     }
 }

@@ -6,8 +6,10 @@ use tokenizers::decoders::sequence::Sequence;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::models::unigram::{Unigram, UnigramTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::{AddedToken, Tokenizer, TokenizerImpl};
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer, TokenizerImpl};
 
 use super::recipe::{TokenizerKind, TokenizerRecipe};
 use crate::TrainError;
@@ -45,9 +47,18 @@ fn byte_level_bpe(
         .special_tokens(special.to_vec())
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build();
-    let mut tokenizer: TokenizerImpl<BPE, tokenizers::NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
-        TokenizerImpl::new(BPE::default());
-    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    let mut tokenizer: TokenizerImpl<
+        BPE,
+        tokenizers::NormalizerWrapper,
+        PreTokenizerWrapper,
+        ByteLevel,
+        ByteLevel,
+    > = TokenizerImpl::new(BPE::default());
+    let bytes = ByteLevel::new(false, true, true);
+    tokenizer.with_pre_tokenizer(Some(match recipe.single_digits {
+        true => PreTokenizers::new(vec![Digits::new(true).into(), bytes.into()]).into(),
+        false => PreTokenizerWrapper::from(bytes),
+    }));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     tokenizer.train(&mut trainer, texts.iter())?;
     tokenizer.to_string(false)?.parse()
@@ -109,6 +120,17 @@ mod tests {
                 format!("The {n} quick brown foxes jump over {} lazy dogs, and none of them minds.", n * 7)
             })
             .collect()
+    }
+
+    #[test]
+    fn single_digits_are_tokens_of_their_own_wherever_a_number_stands() {
+        let recipe = TokenizerRecipe { vocab_size: 600, single_digits: true, ..TokenizerRecipe::default() };
+        let tokenizer = train_tokenizer(&recipe, &texts()).unwrap();
+        let tokens = |text: &str| tokenizer.encode(text, false).unwrap().get_tokens().to_vec();
+        assert!(tokens("over 3999 lazy").ends_with(&["3", "9", "9", "9", "Ġlazy"].map(String::from)));
+        assert_eq!(tokens("3999"), ["3", "9", "9", "9"]);
+        let ids = tokenizer.encode("key 10482, 7", false).unwrap();
+        assert_eq!(tokenizer.decode(ids.get_ids(), false).unwrap(), "key 10482, 7");
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub fn make_routing_key(
             slot: slot_of(base)?,
             prompts: prompts.len() as u64,
             counts: counts(&prompts),
+            router: None,
             check: None,
         },
         mean: mean.into_iter().map(|value| value as f32).collect(),
