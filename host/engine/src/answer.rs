@@ -36,6 +36,17 @@ pub struct MixturePart {
     pub weight: f32,
 }
 
+/// A change of the mixture within an answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MixtureChange {
+    /// The first token of the answer that it wrote, counted from 0.
+    pub token: usize,
+    /// What answered from there on.
+    pub mixture: Vec<MixturePart>,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// Where an answer's time went, milliseconds and tokens a second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Timings {
@@ -60,10 +71,14 @@ pub struct Answer {
     pub token_ids: Vec<u32>,
     /// Tokens of the prompt, the chat template's included.
     pub prompt_tokens: usize,
+    /// Of these, tokens that were in the caches already.
+    pub reused_tokens: usize,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// What answered.
+    /// What answered, up to the first change.
     pub mixture: Vec<MixturePart>,
+    /// Where another mixture went on, in order.
+    pub changes: Vec<MixtureChange>,
     /// Packs that were asked for and could not be had for the moment.
     pub omitted: Vec<OmittedPack>,
     /// Where its tokens are, where the session has a window.

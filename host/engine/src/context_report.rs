@@ -17,6 +17,12 @@ pub struct ContextReport {
     pub cold_tokens: usize,
     /// Of these, attended to in the last step, by the first layer.
     pub retrieved_tokens: usize,
+    /// Cold blocks, each layer's counted.
+    pub cold_blocks: usize,
+    /// Of these, kept whole for the attention that they got.
+    pub critical_blocks: usize,
+    /// Of these, means alone, for want of attention.
+    pub redundant_blocks: usize,
     /// Bytes of the caches, as the answer ended.
     pub hot_bytes: u64,
     /// Bytes of decoded cold blocks in memory, and of those that wait to be written.
@@ -37,6 +43,9 @@ impl ContextReport {
             hot_tokens: hot,
             cold_tokens: cold,
             retrieved_tokens: retrieved,
+            cold_blocks: store.blocks,
+            critical_blocks: store.critical_blocks,
+            redundant_blocks: store.redundant_blocks,
             hot_bytes: sequence.bytes() as u64,
             ram_bytes: store.memory_bytes(),
             disk_bytes: store.stored_bytes,

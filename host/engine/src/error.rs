@@ -1,5 +1,6 @@
 //! Why a request could not be served.
 
+use modularbase_context::ContextError;
 use modularbase_core::{BaseFileError, CoreError, SamplingError, TokenizerError};
 use modularbase_manager::{LeaseFailure, ManagerError};
 use modularbase_residency::BudgetExceeded;
@@ -11,6 +12,9 @@ pub enum EngineError {
     /// The model: its weights, its plans, its device.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// A text that is kept, and can't be opened or saved.
+    #[error(transparent)]
+    Kept(Box<ContextError>),
     /// The base's file.
     #[error(transparent)]
     BaseFile(Box<BaseFileError>),
@@ -52,6 +56,12 @@ pub enum EngineError {
 impl From<BaseFileError> for EngineError {
     fn from(error: BaseFileError) -> Self {
         Self::BaseFile(Box::new(error))
+    }
+}
+
+impl From<ContextError> for EngineError {
+    fn from(error: ContextError) -> Self {
+        Self::Kept(Box::new(error))
     }
 }
 

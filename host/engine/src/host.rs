@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use manifests::Sha256;
+use manifests::{RoutingConfig, Sha256};
 use modularbase_context::{ColdStore, ContextOptions};
 use modularbase_core::{
     BaseCore, BaseFile, Context, CoreError, Expert, Mixture, Sequence, Tokenizer, WindowShape,
@@ -24,7 +24,7 @@ use crate::{
     EngineError, HostOptions, MemoryReport, PackMemory, context_report, cpu_or_gpu,
     parked_caches::{ParkedCaches, ParkingPlace},
     placement::Placement,
-    routing::Detectors,
+    routing::Routers,
     step_watch::{Step, StepWatch},
     working_memory::{Work, Working, WorkingMemory},
 };
@@ -50,7 +50,9 @@ pub struct Host {
     /// The base's own layers, for answers without any pack.
     base_alone: Arc<Expert>,
     parked: Arc<ParkedCaches>,
-    detectors: Detectors,
+    routers: Routers,
+    routing: RoutingConfig,
+    threads: usize,
     steps: StepWatch,
     working: WorkingMemory,
     started: Instant,
@@ -114,7 +116,9 @@ impl Host {
             cache_dir: options.cache_dir,
             core,
             parked,
-            detectors: Detectors::default(),
+            routers: Routers::default(),
+            routing: options.routing,
+            threads: options.threads,
             steps: StepWatch::default(),
             working,
             started,
@@ -224,12 +228,32 @@ impl Host {
         self.reserve(Owner::Kv, Sequence::bytes_for(&self.core, mixture, tokens) as u64)
     }
 
+    /// What the KV of a text depends on beside its tokens, its window and its packs, in words: kept texts are opened by
+    /// hosts of the same only.
+    pub fn kv_identity(&self) -> String {
+        let slot = self.core.slot();
+        format!("{} slot {}..{} {:?}", self.fingerprint, slot.start, slot.end, self.core.dtype())
+    }
+
+    /// The window that texts stay in; `None`: they are as long as the base's context at most.
+    pub fn context_options(&self) -> Option<&ContextOptions> {
+        self.context.as_ref()
+    }
+
     /// An empty detached sequence, in a window with a store of its own where the host's texts stay in one.
     pub(crate) fn new_sequence(&self) -> Result<Sequence, EngineError> {
         let Some(options) = &self.context else { return Ok(Sequence::detached(&self.core)) };
-        let shape = WindowShape::new(options, self.core.shape().max_position)?;
         let store = ColdStore::temporary(&self.cache_dir, &self.fingerprint.to_string(), options);
-        let store = Arc::new(store.map_err(CoreError::from)?);
+        self.sequence_with(options, Arc::new(store.map_err(CoreError::from)?))
+    }
+
+    /// An empty detached sequence in a window whose cold blocks go to `store`.
+    pub(crate) fn sequence_with(
+        &self,
+        options: &ContextOptions,
+        store: Arc<ColdStore>,
+    ) -> Result<Sequence, EngineError> {
+        let shape = WindowShape::new(options, self.core.shape().max_position)?;
         Ok(Sequence::within(&self.core, Context { shape, store })?)
     }
 
@@ -245,26 +269,36 @@ impl Host {
 
     pub(crate) fn reserve(&self, owner: Owner, bytes: u64) -> Result<Reservation, EngineError> {
         let until = Instant::now() + self.admission_wait;
-        Ok(self.manager.residency().reserve(owner, bytes, until)?)
+        Ok(self.manager.residency().reserve_beside(owner, bytes, until)?)
     }
 
     pub(crate) fn grow(&self, memory: &mut Reservation, bytes: u64) -> Result<(), EngineError> {
-        let until = Instant::now() + self.admission_wait;
+        self.grow_until(memory, bytes, Instant::now() + self.admission_wait)
+    }
+
+    pub(crate) fn grow_until(
+        &self,
+        memory: &mut Reservation,
+        bytes: u64,
+        until: Instant,
+    ) -> Result<(), EngineError> {
         Ok(self.manager.residency().grow(memory, bytes, until)?)
     }
 
     /// Sets aside what the steps of a request work in.
     pub(crate) fn begin_work(&self, mixture: &Mixture, work: Work) -> Result<Working<'_>, EngineError> {
-        let until = Instant::now() + self.admission_wait;
+        self.begin_work_until(mixture, work, Instant::now() + self.admission_wait)
+    }
+
+    pub(crate) fn begin_work_until(
+        &self,
+        mixture: &Mixture,
+        work: Work,
+        until: Instant,
+    ) -> Result<Working<'_>, EngineError> {
         let residency = self.manager.residency();
-        let working = self.working.begin(
-            &self.core,
-            mixture,
-            work,
-            |bytes| residency.reserve(Owner::Scratch, bytes, until),
-            |kept, bytes| residency.grow(kept, bytes, until),
-        );
-        Ok(working?)
+        let reserve = |bytes| residency.reserve_beside(Owner::Scratch, bytes, until);
+        Ok(self.working.begin(&self.core, mixture, work, reserve)?)
     }
 
     pub(crate) fn base_alone(&self) -> Arc<Expert> {
@@ -275,8 +309,16 @@ impl Host {
         self.admission_wait
     }
 
-    pub(crate) fn detectors(&self) -> &Detectors {
-        &self.detectors
+    pub(crate) fn routers(&self) -> &Routers {
+        &self.routers
+    }
+
+    pub(crate) fn routing_config(&self) -> &RoutingConfig {
+        &self.routing
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
     }
 
     pub(crate) fn parking_place(&self) -> ParkingPlace {

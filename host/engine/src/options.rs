@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use manifests::{DeltaWeights, DeviceChoice, Dtype, Version};
+use manifests::{DeltaWeights, DeviceChoice, Dtype, RoutingConfig, Version};
 use modularbase_context::ContextOptions;
 use modularbase_core::{Backend, CpuBackend, KvDtype, TensorBackend, WeightDtype};
 use modularbase_loader::{Prober, TrustPolicy};
@@ -40,6 +40,8 @@ pub struct HostOptions {
     pub budget: Option<u64>,
     /// The window that texts of sessions stay in; `None`: they are as long as the base's context at most.
     pub context: Option<ContextOptions>,
+    /// How the router's scores become a mixture, where its own pack is not to say it.
+    pub routing: RoutingConfig,
     /// Where copies of libraries and weights, fingerprints and cold blocks are kept.
     pub cache_dir: PathBuf,
     /// Makes the first contact with each library.

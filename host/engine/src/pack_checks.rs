@@ -1,6 +1,6 @@
 //! Whether a pack changes anything.
 
-use modularbase_core::{Activations, BaseCore, CoreError, Expert, PlanInput, SequenceRows};
+use modularbase_core::{BaseCore, CoreError, Expert};
 
 /// How far a pack moves the hidden states behind the slot away from where the base's own layers put them, for `tokens`:
 /// the root mean square of the difference over that of the base's own output. 0 is no effect at all.
@@ -9,17 +9,11 @@ use modularbase_core::{Activations, BaseCore, CoreError, Expert, PlanInput, Sequ
 /// A failing device, or a result that is not finite.
 pub fn effect_on_hidden_states(core: &BaseCore, expert: &Expert, tokens: &[u32]) -> Result<f64, CoreError> {
     let hidden = core.hidden_before_slot(tokens)?;
-    let own = run(&core.own_slot_layers()?, &hidden)?;
-    let pack = run(expert, &hidden)?;
+    let own = core.own_slot_layers()?.output(&hidden)?.to_vec()?;
+    let pack = expert.output(&hidden)?.to_vec()?;
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
     let pairs = || pack.iter().zip(&own).map(|(pack, own)| f64::from(*pack) - f64::from(*own));
     let difference = square(&mut pairs());
     let size = square(&mut own.iter().map(|value| f64::from(*value)));
     Ok((difference / size).sqrt())
-}
-
-fn run(expert: &Expert, hidden: &Activations) -> Result<Vec<f32>, CoreError> {
-    let mut cache = expert.plan().new_cache();
-    let mut sequence = [SequenceRows { rows: hidden.rows(), cache: &mut cache }];
-    expert.plan().forward(PlanInput::Hidden(hidden), &mut sequence)?.to_vec()
 }

@@ -36,11 +36,11 @@ impl PlacePacks for Placement {
         let needed = self.core.expert_bytes(&pack.graph, &dtype).map_err(bad)? as u64;
         self.declaration_holds(pack, needed)?;
         let generation = pack.generation.to_hex();
-        let mut memory = room.reserve(Owner::Pack(generation.clone()), needed).map_err(PlaceError::NoRoom)?;
         let plan = self.core.plan_bytes_for(&pack.graph) as u64;
-        let mut plan = room.reserve(Owner::Plan, plan).map_err(PlaceError::NoRoom)?;
         let passing = self.passing_bytes(&stored).map_err(bad)? as u64;
-        let passing = room.reserve(Owner::Scratch, passing).map_err(PlaceError::NoRoom)?;
+        let wanted =
+            [(Owner::Pack(generation.clone()), needed), (Owner::Plan, plan), (Owner::Scratch, passing)];
+        let [mut memory, mut plan, passing] = room.reserve_all(wanted).map_err(PlaceError::NoRoom)?;
         let expert = self.compile(pack, &stored, &generation).map_err(bad)?;
         drop(passing);
         let measured = expert.resident_bytes() as u64;

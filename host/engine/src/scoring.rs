@@ -5,7 +5,7 @@ use modularbase_core::{Advance, CoreError, LogitRows, Mixture, Sequence};
 use crate::{EngineError, Host, working_memory::Work};
 
 /// Rows of logits that are held at once; a row is the size of the vocabulary.
-const LOGIT_ROWS: usize = 128;
+pub(crate) const LOGIT_ROWS: usize = 128;
 
 /// The loss over a text.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -68,7 +68,7 @@ pub fn score(
 }
 
 /// `ln sum exp(logits) - logits[token]`, nats.
-fn loss(logits: &[f32], token: u32) -> f64 {
+pub(crate) fn loss(logits: &[f32], token: u32) -> f64 {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&logit| f64::from((logit - best).exp())).sum();
     f64::from(best) + sum.ln() - f64::from(logits[token as usize])

@@ -6,28 +6,37 @@ use std::{
 };
 
 use manifests::MixtureChoice;
+use modularbase_context::ContextError;
 use modularbase_core::{
-    Advance, CoreError, LogitRows, Mixture, Sampler, SamplingOptions, Sequence, TextStream,
+    Advance, CHUNK_ROWS, CoreError, LogitRows, Mixture, Sampler, SamplingOptions, Sequence, TextStream,
 };
 use modularbase_residency::{Owner, Reservation};
 
 use crate::{
-    Answer, AnswerLimits, ContextReport, EngineError, FinishReason, Host, MixturePart, Timings, Turn,
+    Answer, AnswerLimits, Chosen, ContextReport, EngineError, FinishReason, Host, MixtureChange, MixturePart,
+    Timings, Turn,
+    again::{Again, Serving},
+    kept_text::KeptText,
     parked_caches::{Parked, ParkingPlace},
     working_memory::Work,
 };
+
+/// Tokens of a prompt between two looks at whether it is cancelled; whole chunks of a step, so that pieces change no bit.
+const PIECE: usize = 8 * CHUNK_ROWS;
 
 /// A sequence on a host with the memory set aside for it. Prompts that begin as the last one did reuse its caches.
 ///
 /// Packs are leased for the time of an answer only: between two answers they may be evicted or replaced.
 pub struct Session<'a> {
-    host: &'a Host,
-    choice: MixtureChoice,
-    sequence: Sequence,
-    memory: Reservation,
-    parking: ParkingPlace,
+    pub(crate) host: &'a Host,
+    pub(crate) chosen: Chosen,
+    pub(crate) sequence: Sequence,
+    pub(crate) memory: Reservation,
+    pub(crate) parking: ParkingPlace,
     /// As the last answer ended; `None` without a window.
-    context: Option<ContextReport>,
+    pub(crate) context: Option<ContextReport>,
+    /// Where the text is kept; after the caches, which let go of its store first.
+    pub(crate) kept: Option<KeptText>,
 }
 
 impl<'a> Session<'a> {
@@ -39,23 +48,29 @@ impl<'a> Session<'a> {
         let memory = host.reserve(Owner::Kv, 0)?;
         let sequence = host.new_sequence()?;
         let context = ContextReport::of(&sequence);
-        Ok(Self { host, choice, sequence, memory, parking: host.parking_place(), context })
+        let (chosen, parking) = (choice.into(), host.parking_place());
+        Ok(Self { host, chosen, sequence, memory, parking, context, kept: None })
     }
 
     /// Which packs are asked for.
     pub fn choice(&self) -> &MixtureChoice {
-        &self.choice
+        &self.chosen.choice
     }
 
     /// Asks for other packs in the answers to come. The understanding caches stay; what lies behind the slot is
     /// recomputed.
-    pub fn choose(&mut self, choice: MixtureChoice) {
-        self.choice = choice;
+    pub fn choose(&mut self, chosen: impl Into<Chosen>) {
+        self.chosen = chosen.into();
     }
 
     /// Tokens in the caches.
     pub fn tokens(&self) -> usize {
         self.sequence.tokens().len()
+    }
+
+    /// Tokens at the beginning of `text` that are in the caches.
+    pub fn known_tokens(&self, text: &[u32]) -> usize {
+        common_prefix(self.sequence.tokens(), text)
     }
 
     /// Where the tokens of the text are and what they take, as the last answer ended; `None` without a window.
@@ -91,14 +106,17 @@ impl<'a> Session<'a> {
         let longest = limits.max_tokens.min(context - prompt.len());
         let sampler = Sampler::new(sampling.clone())?;
         self.host.count_request();
-        let turn = self.host.turn(&self.choice)?;
         let context = prompt.len() + longest;
-        self.attach(&turn, context)?;
         let work = Work { rows: context, context, logit_rows: 1, window };
-        let answer = self
-            .host
-            .begin_work(turn.mixture(), work)
-            .and_then(|_working| self.generate(prompt, sampler, limits, longest, &turn, cancel, on_text));
+        let (host, choice) = (self.host, self.chosen.choice.clone());
+        let (turn, working) = host.turn_taking(&choice, |turn, until| {
+            self.attach(turn, context, until)?;
+            host.begin_work_until(turn.mixture(), work, until).inspect_err(|_| self.park())
+        })?;
+        // Now that the answer has its own memory.
+        host.bring_nearest(&self.chosen);
+        let serving = Serving { choice, turn, _working: working };
+        let answer = self.generate(prompt, sampler, limits, work, serving, cancel, on_text);
         self.park();
         answer.map(|answer| Answer { context: self.context, ..answer })
     }
@@ -109,16 +127,21 @@ impl<'a> Session<'a> {
         prompt: &[u32],
         mut sampler: Sampler,
         limits: &AnswerLimits,
-        longest: usize,
-        turn: &Turn,
+        work: Work,
+        mut serving: Serving<'a>,
         cancel: &AtomicBool,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Answer, EngineError> {
+        let (mixture, omitted) = (mixture_parts(serving.turn.mixture()), serving.turn.omitted().to_vec());
+        // Packs that were asked for by name stay.
+        let again = self.chosen.routing.as_ref().and_then(|_| Again::of(self.host.routing_config()));
+        let longest = work.context - prompt.len();
+        let mut changes = Vec::new();
         let started = Instant::now();
         // The last prompt token is always run again: its logits are needed.
         let known = common_prefix(self.sequence.tokens(), prompt).min(prompt.len() - 1);
         let known = self.sequence.truncate(known);
-        let mut logits = last_logits(self.host, &mut self.sequence, &prompt[known..])?;
+        let mut next = self.last_logits(prompt, cancel)?;
         let prefill = started.elapsed();
 
         let started = Instant::now();
@@ -134,9 +157,9 @@ impl<'a> Session<'a> {
             }
         };
         let finish_reason = loop {
-            if cancel.load(Ordering::Relaxed) {
+            let Some(logits) = next.filter(|_| !cancel.load(Ordering::Relaxed)) else {
                 break FinishReason::Cancelled;
-            }
+            };
             if token_ids.len() == longest {
                 break FinishReason::Length;
             }
@@ -151,27 +174,78 @@ impl<'a> Session<'a> {
             if stream.stopped() {
                 break FinishReason::Stop;
             }
-            if token_ids.len() < longest {
-                logits = last_logits(self.host, &mut self.sequence, &[token])?;
+            if let Some(again) = again.as_ref().filter(|again| again.is_due(token_ids.len()))
+                && token_ids.len() < longest
+                && let Some(reason) = self.look_again(again, &mut serving, work)?
+            {
+                let mixture = mixture_parts(serving.turn.mixture());
+                changes.push(MixtureChange { token: token_ids.len(), mixture, reason });
             }
+            next = match token_ids.len() < longest {
+                true => self.last_logits(&history, cancel)?,
+                false => Some(logits),
+            };
         };
         emit(&stream.finish().text);
         let decode = started.elapsed();
         Ok(Answer {
             text,
             prompt_tokens: prompt.len(),
+            reused_tokens: known,
             finish_reason,
-            mixture: mixture_parts(turn.mixture()),
-            omitted: turn.omitted().to_vec(),
+            mixture,
+            changes,
+            omitted,
             context: None,
             timings: timings(prefill, prompt.len() - known, decode, token_ids.len().saturating_sub(1)),
             token_ids,
         })
     }
 
+    /// Appends what the sequence has not of `text`, which goes on where the sequence ends, and gives the logits of the
+    /// last token; `None` where it was cancelled on the way. Where a cold block turns out to be damaged, the text is
+    /// computed again from there.
+    fn last_logits(&mut self, text: &[u32], cancel: &AtomicBool) -> Result<Option<Vec<f32>>, CoreError> {
+        loop {
+            let mut tokens = &text[self.sequence.tokens().len()..];
+            let more = tokens.len() > PIECE;
+            if more {
+                if cancel.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                tokens = &tokens[..PIECE];
+            }
+            let logits = if more { LogitRows::None } else { LogitRows::Last };
+            let step = Advance { sequence: &mut self.sequence, tokens, logits };
+            let _step = self.host.begin_step();
+            let error = match self.host.core().advance(&mut [step]) {
+                Ok(_) if more => continue,
+                Ok(logits) => match logits.into_iter().flatten().next() {
+                    Some(logits) => return Ok(Some(logits.to_vec()?)),
+                    None => CoreError::Mismatch {
+                        what: "logits",
+                        expected: "one row".into(),
+                        found: "none".into(),
+                    },
+                },
+                Err(error) => error,
+            };
+            match (&error, &mut self.kept, self.sequence.context().map(|context| context.shape.block)) {
+                (CoreError::Context(refused), Some(kept), Some(block))
+                    if let ContextError::Refused { index, .. } = **refused =>
+                {
+                    // Each time it ends further ahead, so it comes to an end.
+                    let left = self.sequence.truncate(index as usize * block);
+                    kept.notices.push(format!("{error}; the text is read again from token {left} on"));
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
     /// Takes the packs of a turn, with the caches that were parked if they were made with the same, and sets memory
     /// aside for `tokens` tokens.
-    fn attach(&mut self, turn: &Turn, tokens: usize) -> Result<(), EngineError> {
+    fn attach(&mut self, turn: &Turn, tokens: usize, until: Instant) -> Result<(), EngineError> {
         let caches = self.parking.take().map(|Parked { caches, memory }| {
             // One ledger and one owner: it can't be refused.
             let _ = self.memory.join(memory);
@@ -181,7 +255,7 @@ impl<'a> Session<'a> {
         let needed = self.host.sequence_bytes(&self.sequence, turn.mixture(), tokens);
         // It may have been longer before.
         let held = self.sequence.bytes() as u64 + self.cold_bytes();
-        let grown = self.host.grow(&mut self.memory, needed.max(held));
+        let grown = self.host.grow_until(&mut self.memory, needed.max(held), until);
         if grown.is_err() {
             self.park();
         }
@@ -196,11 +270,12 @@ impl<'a> Session<'a> {
     /// Lets go of the packs. What was set aside and not used comes back; the caches behind the slot go where an eviction
     /// finds them.
     fn park(&mut self) {
-        if let Some(context) = self.sequence.context()
-            && let Err(error) = context.store.flush()
-        {
-            // They stay in memory, and are counted there.
-            tracing::warn!(%error, "cold blocks can't be written");
+        if let Some(context) = self.sequence.context() {
+            context.store.stop_prefetch();
+            if let Err(error) = context.store.flush() {
+                // They stay in memory, and are counted there.
+                tracing::warn!(%error, "cold blocks can't be written");
+            }
         }
         self.context = ContextReport::of(&self.sequence);
         let Some(caches) = self.sequence.detach() else { return };
@@ -210,16 +285,6 @@ impl<'a> Session<'a> {
         if let Some(memory) = self.memory.split(behind) {
             self.parking.put(Parked { caches, memory });
         }
-    }
-}
-
-/// Appends tokens and gives the logits of the last one.
-fn last_logits(host: &Host, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, CoreError> {
-    let _step = host.begin_step();
-    let step = Advance { sequence, tokens, logits: LogitRows::Last };
-    match host.core().advance(&mut [step])?.into_iter().flatten().next() {
-        Some(logits) => logits.to_vec(),
-        None => Err(CoreError::Mismatch { what: "logits", expected: "one row".into(), found: "none".into() }),
     }
 }
 

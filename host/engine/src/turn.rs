@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use manifests::{MixtureChoice, PackKind};
 use modularbase_core::{Expert, Mixture};
 use modularbase_manager::{PackLease, RegisteredPack};
+use modularbase_residency::Pass;
 use router::{Candidate, Selection, select};
 use serde::Serialize;
 
@@ -46,7 +47,45 @@ impl Host {
     /// # Errors
     /// An unknown or quarantined pack, or one whose dependencies are not met.
     pub fn turn(&self, choice: &MixtureChoice) -> Result<Turn, EngineError> {
+        self.turn_until(choice, Instant::now() + self.admission_wait())
+    }
+
+    /// As [`Host::turn`], with another time up to which packs wait for memory.
+    pub(crate) fn turn_until(&self, choice: &MixtureChoice, until: Instant) -> Result<Turn, EngineError> {
+        self.turn_with(None, choice, until)
+    }
+
+    /// Leases the packs of a choice, then does what takes more memory: `take` is given the turn and the instant up to which
+    /// it may wait. It is called a second time where it was refused: others may wait for what the turn holds, so that is
+    /// given back, and gone on when it is this request's turn to wait.
+    ///
+    /// # Errors
+    /// As [`Host::turn`], and those of `take`.
+    pub(crate) fn turn_taking<T>(
+        &self,
+        choice: &MixtureChoice,
+        mut take: impl FnMut(&Turn, Instant) -> Result<T, EngineError>,
+    ) -> Result<(Turn, T), EngineError> {
         let until = Instant::now() + self.admission_wait();
+        let turn = self.turn_until(choice, until)?;
+        match take(&turn, Instant::now()) {
+            Err(EngineError::Budget(refused)) if refused.needed <= refused.budget => {
+                drop(turn);
+                let pass = self.manager().pass(until).ok_or(EngineError::Budget(refused))?;
+                let turn = self.turn_with(Some(&pass), choice, until)?;
+                let taken = take(&turn, until)?;
+                Ok((turn, taken))
+            }
+            taken => Ok((turn, taken?)),
+        }
+    }
+
+    fn turn_with(
+        &self,
+        pass: Option<&Pass>,
+        choice: &MixtureChoice,
+        until: Instant,
+    ) -> Result<Turn, EngineError> {
         let Selection::Packs(wanted) = self.select(choice)? else {
             return Ok(self.base_alone_turn(Vec::new()));
         };
@@ -54,7 +93,11 @@ impl Host {
         let mut parts = Vec::with_capacity(names.len());
         let mut leases = Vec::with_capacity(names.len());
         let mut omitted = Vec::new();
-        for ((name, weight), lease) in wanted.iter().zip(self.manager().lease(&names, until)) {
+        let leased = match pass {
+            Some(pass) => self.manager().lease_with(pass, &names, until),
+            None => self.manager().lease(&names, until),
+        };
+        for ((name, weight), lease) in wanted.iter().zip(leased) {
             match lease {
                 Ok(lease) => {
                     parts.push((Arc::clone(lease.resident()), *weight as f32));

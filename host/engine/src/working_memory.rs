@@ -41,8 +41,7 @@ impl WorkingMemory {
         Self { shared: Mutex::new(Shared { kept, in_flight: 0 }) }
     }
 
-    /// Sets aside what the steps of a request need. `reserve` gives bytes of the ledger, `grow` makes a reservation
-    /// larger.
+    /// Sets aside what the steps of a request need. `reserve` gives bytes of the ledger, after a wait perhaps.
     ///
     /// # Errors
     /// Not enough memory.
@@ -51,8 +50,7 @@ impl WorkingMemory {
         core: &'a BaseCore,
         mixture: &Mixture,
         work: Work,
-        reserve: impl FnOnce(u64) -> Result<Reservation, BudgetExceeded>,
-        grow: impl FnOnce(&mut Reservation, u64) -> Result<(), BudgetExceeded>,
+        reserve: impl Fn(u64) -> Result<Reservation, BudgetExceeded>,
     ) -> Result<Working<'a>, BudgetExceeded> {
         let step = StepSize {
             rows: work.rows.min(CHUNK_ROWS),
@@ -65,12 +63,21 @@ impl WorkingMemory {
         let experts = mixture.parts().iter().map(|(expert, _)| &**expert);
         let (kept, passing) = core.scratch_parts(experts, &step);
         let passing = reserve(passing as u64)?;
-        let mut shared = self.lock();
-        if shared.kept.bytes() < kept as u64 {
-            grow(&mut shared.kept, kept as u64)?;
+        let mut more = reserve(0)?;
+        loop {
+            let mut shared = self.lock();
+            let missing = (kept as u64).saturating_sub(shared.kept.bytes());
+            if let Some(missing) = more.split(missing) {
+                // One ledger and one owner: it can't be refused.
+                let _ = shared.kept.join(missing);
+                shared.in_flight += 1;
+                return Ok(Working { memory: self, core, _passing: passing });
+            }
+            // Not under the lock: those who come to their end, and give bytes back, need it.
+            drop(shared);
+            let missing = reserve(missing - more.bytes())?;
+            let _ = more.join(missing);
         }
-        shared.in_flight += 1;
-        Ok(Working { memory: self, core, _passing: passing })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
