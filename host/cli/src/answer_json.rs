@@ -1,7 +1,7 @@
 //! The one object that an answer prints with `--json`.
 
 use modularbase_engine::{
-    Answer, ContextReport, FinishReason, MemoryReport, MixturePart, OmittedPack, Timings,
+    Answer, ContextReport, FinishReason, MemoryReport, MixtureChange, MixturePart, OmittedPack, Timings,
 };
 use serde::Serialize;
 
@@ -11,8 +11,13 @@ pub(crate) struct AnswerJson {
     text: String,
     token_ids: Vec<u32>,
     prompt_tokens: usize,
+    /// Of these, tokens that were in the caches already.
+    reused_tokens: usize,
     finish_reason: FinishReason,
     mixture: Vec<MixturePart>,
+    /// Where another mixture went on within the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mixture_changes: Vec<MixtureChange>,
     /// Packs that were asked for and could not be had for the moment.
     omitted: Vec<OmittedPack>,
     /// Where its tokens are, where texts stay in a window.
@@ -28,8 +33,10 @@ impl AnswerJson {
             text: answer.text,
             token_ids: answer.token_ids,
             prompt_tokens: answer.prompt_tokens,
+            reused_tokens: answer.reused_tokens,
             finish_reason: answer.finish_reason,
             mixture: answer.mixture,
+            mixture_changes: answer.changes,
             omitted: answer.omitted,
             context: answer.context,
             timings: Timings { load_ms, ..answer.timings },

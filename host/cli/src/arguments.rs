@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use manifests::{ByteSize, DeviceChoice, Dtype, MixtureChoice, PackName, Slot};
 use modularbase_context::ContextOptions;
 
+use crate::bench_routing::RoutingBench;
 use crate::eval::EvalArguments;
 use crate::failure::EXIT_CODES;
 use crate::route::RouteArguments;
@@ -154,14 +155,31 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) answer: AnswerOptions,
     /// Continue the prompt as plain text, without the base's chat template.
-    #[arg(long, conflicts_with = "system", help_heading = "Answer")]
+    #[arg(long, conflicts_with_all = ["system", "session", "context_file"], help_heading = "Answer")]
     pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) keep: KeepArguments,
+}
+
+/// What a conversation goes on from, and where it is kept.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Conversation")]
+pub(crate) struct KeepArguments {
+    /// Keep the conversation under this name, and go on with it where it is kept already; its text may be longer than the
+    /// base's context.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// Begin with the text of this file; it is read once and kept for later conversations.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) context_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArguments {
     #[command(flatten)]
     pub(crate) answer: AnswerOptions,
+    #[command(flatten)]
+    pub(crate) keep: KeepArguments,
 }
 
 #[derive(Debug, Args)]
@@ -524,16 +542,39 @@ pub(crate) enum BenchCommand {
     /// Time and memory from the start to the first token.
     Startup,
     /// What the router's choices are worth: the loss of how texts go on, beside base and the best pack.
-    Routing {
-        /// A domain's text, named as its pack; another name is general text.
-        #[arg(long, value_name = "NAME=FILE", required = true)]
-        text: Vec<String>,
-        /// Tokens of the prompt that is routed.
-        #[arg(long, default_value_t = 128)]
-        prompt_tokens: usize,
-        /// Texts of each domain.
-        #[arg(long, default_value_t = 12)]
-        texts: usize,
+    Routing(RoutingBench),
+    /// Speed and memory of texts that stay in a window, one length after the other in one process.
+    LongText {
+        /// What the text is made of: documents, or plain text.
+        #[arg(long, value_name = "FILE")]
+        text: PathBuf,
+        /// Tokens of the texts, the shortest first.
+        #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "2048,8192")]
+        lengths: Vec<usize>,
+        /// Tokens to decode behind each.
+        #[arg(long, default_value_t = 64)]
+        decode_tokens: usize,
+    },
+    /// Which pass keys, hidden at every depth of long texts, are found back.
+    Context {
+        /// What texts are made of: documents, or plain text.
+        #[arg(long, value_name = "FILE")]
+        text: PathBuf,
+        /// Tokens of the texts.
+        #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "4096,8192")]
+        lengths: Vec<usize>,
+        /// How texts are kept: `full`, or HOT:RETRIEVED:BITS[:BLOCK[:CRITICAL:REDUNDANT]].
+        #[arg(long, value_name = "WAY,..", value_delimiter = ',', default_value = "full,2048:0:8,2048:8:8")]
+        ways: Vec<String>,
+        /// Depths of each length.
+        #[arg(long, default_value_t = 20)]
+        depths: usize,
+        /// Keys of a text; divides the depths.
+        #[arg(long, default_value_t = 1)]
+        together: usize,
+        /// Of keys and texts.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
 }
 

@@ -11,6 +11,8 @@ use modularbase_loader::{ProbeLimits, Prober, probe_pack};
 use serde_json::{Value, json};
 
 use crate::arguments::BenchCommand;
+use crate::bench_context::{self, NeedleBench};
+use crate::bench_long_text::{LongTextBench, long_text};
 use crate::bench_routing::routing;
 use crate::failure::{Exit, Failure};
 use crate::model::{self, Model, explain};
@@ -31,9 +33,20 @@ pub(crate) fn bench(command: &BenchCommand, settings: &Settings, started: Instan
         }
         BenchCommand::Library { dir, cycles } => library(dir, *cycles, settings)?,
         BenchCommand::Startup => startup(settings, started)?,
-        BenchCommand::Routing { text, prompt_tokens, texts } => {
-            routing(&model::load(settings, started)?, text, *prompt_tokens, *texts)?
+        BenchCommand::Context { text, lengths, ways, depths, together, seed } => {
+            let model = model::load(settings, started)?;
+            let turn = model.turn(settings)?;
+            let bench =
+                NeedleBench { text, lengths, ways, depths: *depths, together: *together, seed: *seed };
+            bench_context::needles(&model, turn.mixture(), &bench)?
         }
+        BenchCommand::LongText { text, lengths, decode_tokens } => {
+            let mut settings = settings.clone();
+            settings.host.context.enabled = true;
+            let bench = LongTextBench { text, lengths, decode_tokens: *decode_tokens };
+            long_text(&model::load(&settings, started)?, &settings, &bench)?
+        }
+        BenchCommand::Routing(bench) => routing(&model::load(settings, started)?, bench, settings)?,
     };
     print_json(&figures)
 }
@@ -146,7 +159,7 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// The kernel's own count of the peak; `None` where it tells none.
-fn peak_rss_bytes() -> Option<u64> {
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use manifests::MixtureChoice;
 use modularbase_core::{ChatMessage, SamplingOptions};
-use modularbase_engine::{Answer, AnswerLimits, FinishReason, Session, Turn, mixture_parts};
+use modularbase_engine::{Answer, AnswerLimits, FinishReason, Turn, mixture_parts};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 
@@ -16,7 +16,8 @@ use crate::answer_stream::AnswerStream;
 use crate::arguments::ChatArguments;
 use crate::failure::StdoutClosed;
 use crate::interrupt::{self, Meaning, Scope};
-use crate::model::{self, Model, explain, warn_of_omitted};
+use crate::kept_conversation::{Conversation, settings_for};
+use crate::model::{self, Model, explain, tell_changes, warn_of_omitted};
 use crate::packs;
 use crate::served_host::serve_control;
 use crate::settings::{Settings, cache_folder, check_answer};
@@ -36,23 +37,24 @@ pub(crate) fn chat(arguments: &ChatArguments, settings: &Settings, started: Inst
     check_answer(&arguments.answer, &settings.host)?;
     let mut lines = Lines::open()?;
     interrupt::install()?;
+    let settings = &settings_for(&arguments.keep, settings);
     let model = model::load(settings, started)?;
     // Dropped before the host that it serves.
     let _control = serve_control(&model.host);
-    let session = Session::new(&model.host, settings.host.mixture.clone()).map_err(explain)?;
+    // A document is read with the packs that are asked for; which of them the router takes is seen with the first question.
+    let system = arguments.answer.system.as_deref();
+    let conversation = Conversation::open(&model, settings.host.mixture.clone(), &arguments.keep, system)?;
     let mut chat = Chat {
         sampling: model.sampling(&arguments.answer, settings)?,
         limits: model.limits(&arguments.answer, settings)?,
-        messages: Vec::new(),
-        system: arguments.answer.system.clone(),
         last: None,
         load_ms: started.elapsed().as_secs_f64() * 1e3,
         json: settings.json,
-        session,
+        conversation,
         choice: settings.host.mixture.clone(),
         model: &model,
     };
-    chat.start_over();
+    chat.show_said();
     if is_interactive() {
         let mixture = mixture_text(&model.turn(settings)?);
         notice(&format!("{} with {mixture}. /help lists commands, Ctrl-D leaves.", model.name));
@@ -79,13 +81,11 @@ enum Next {
 
 struct Chat<'a> {
     model: &'a Model,
-    session: Session<'a>,
+    conversation: Conversation<'a>,
     /// Which packs are asked for; `auto` is chosen anew for every message.
     choice: MixtureChoice,
     sampling: SamplingOptions,
     limits: AnswerLimits,
-    system: Option<String>,
-    messages: Vec<ChatMessage>,
     /// The last answer, for `/stats`.
     last: Option<Answer>,
     load_ms: f64,
@@ -104,15 +104,15 @@ impl Chat<'_> {
         match word {
             "quit" | "exit" => return Ok(Next::Leave),
             "help" => notice(HELP),
-            "clear" => self.start_over(),
+            "clear" => self.conversation.start_over(),
             "packs" => print(&packs::reports_table(&self.model.host.manager().reports()))?,
             "stats" => self.show_stats(),
             "context" => self.show_context(),
             "mixture" if rest.trim().is_empty() => {
                 let said = self.said();
-                let (choice, routing) = self.model.host.choose(&self.choice, &said).map_err(explain)?;
-                notice(&mixture_text(&self.model.host.turn(&choice).map_err(explain)?));
-                if let Some(routing) = routing {
+                let chosen = self.model.host.choose(&self.choice, &said).map_err(explain)?;
+                notice(&mixture_text(&self.model.host.turn(&chosen.choice).map_err(explain)?));
+                if let Some(routing) = chosen.routing {
                     notice(&format!("chosen by the router: {}", routing.reason));
                 }
             }
@@ -133,14 +133,17 @@ impl Chat<'_> {
     /// Answers a message. An answer that was stopped stays in the conversation as far as it came; one that failed, or
     /// was stopped before its first word, is taken out of it with its question.
     fn answer(&mut self, question: &str) -> anyhow::Result<()> {
-        self.messages.push(ChatMessage::user(question));
+        let messages = &mut self.conversation.messages;
+        messages.push(ChatMessage::user(question));
         let said = self.say();
+        let messages = &mut self.conversation.messages;
         match &said {
             Ok(answer) if !answer.text.is_empty() || answer.finish_reason != FinishReason::Cancelled => {
-                self.messages.push(ChatMessage::assistant(answer.text.clone()));
+                messages.push(ChatMessage::assistant(answer.text.clone()));
+                self.conversation.save();
             }
             _ => {
-                self.messages.pop();
+                messages.pop();
             }
         }
         self.last = Some(said?);
@@ -150,15 +153,18 @@ impl Chat<'_> {
     /// Streams the answer to the conversation so far.
     fn say(&mut self) -> anyhow::Result<Answer> {
         // Only the first turn says that there is no template.
-        let tokens = self.model.chat_tokens(&self.messages, self.last.is_none())?;
-        let (choice, _) = self.model.host.choose(&self.choice, &self.said()).map_err(explain)?;
-        self.session.choose(choice);
+        let tokens = self.model.chat_tokens(&self.conversation.messages, self.last.is_none())?;
+        let chosen = self.model.host.choose(&self.choice, &self.said()).map_err(explain)?;
+        self.conversation.session.choose(chosen);
         let _scope = Scope::enter(Meaning::Cancel);
         let mut stream = AnswerStream::new(!self.json);
-        let answer =
-            self.session.answer(&tokens, &self.sampling, &self.limits, interrupt::flag(), &mut |text| {
-                stream.write(text);
-            });
+        let answer = self.conversation.session.answer(
+            &tokens,
+            &self.sampling,
+            &self.limits,
+            interrupt::flag(),
+            &mut |text| stream.write(text),
+        );
         stream.result()?;
         let answer = answer.map_err(explain)?;
         warn_of_omitted(&answer.omitted);
@@ -167,6 +173,7 @@ impl Chat<'_> {
             print_line(&serde_json::to_string(&object).context("the answer can't be written as JSON")?)?;
         } else {
             print("\n")?;
+            tell_changes(&answer.changes);
         }
         if answer.finish_reason == FinishReason::Cancelled && is_interactive() {
             notice("(stopped)");
@@ -176,20 +183,24 @@ impl Chat<'_> {
 
     /// What the user said so far, oldest first.
     fn said(&self) -> Vec<&str> {
-        let own = self.messages.iter().filter(|message| message.role == "user");
+        let own = self.conversation.messages.iter().filter(|message| message.role == "user");
         own.map(|message| message.content.as_str()).collect()
     }
 
-    fn start_over(&mut self) {
-        self.messages = self.system.iter().map(ChatMessage::system).collect();
+    /// What was said before, where a conversation goes on.
+    fn show_said(&self) {
+        for message in self.conversation.said() {
+            let mark = if message.role == "user" { "> " } else { "" };
+            notice(&format!("{mark}{}", message.content));
+        }
     }
 
     fn show_context(&self) {
-        let Some(report) = self.session.context() else {
+        let Some(report) = self.conversation.session.context() else {
             let limit = self.model.host.core().shape().max_position;
             notice(&format!(
                 "context: {} tokens of {limit}; [context] enabled = true lets texts be longer",
-                self.session.tokens()
+                self.conversation.session.tokens()
             ));
             return;
         };
@@ -203,6 +214,12 @@ impl Chat<'_> {
             bytes_text(report.ram_bytes),
             report.retrieved_tokens
         ));
+        if report.critical_blocks + report.redundant_blocks > 0 {
+            notice(&format!(
+                "of {} cold blocks of all layers {} are kept whole, {} as means",
+                report.cold_blocks, report.critical_blocks, report.redundant_blocks
+            ));
+        }
         if let Some(rate) = report.hit_rate {
             notice(&format!("blocks found in memory: {:.1} %", rate * 100.0));
         }
@@ -226,7 +243,7 @@ impl Chat<'_> {
             "memory: base {}, context {} ({} tokens), packs {}, of {}",
             bytes_text(memory.base_bytes),
             bytes_text(memory.kv_bytes),
-            self.session.tokens(),
+            self.conversation.session.tokens(),
             bytes_text(packs),
             bytes_text(memory.budget_bytes)
         ));

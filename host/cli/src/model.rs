@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use manifests::{ContextSettings, OperatorWishes, Sampling};
-use modularbase_context::{ContextOptions, KvBits};
+use manifests::{ContextSettings, MixtureChoice, OperatorWishes, Sampling};
+use modularbase_context::{ContextError, ContextOptions, KvBits, Levels};
 use modularbase_core::{ChatMessage, CoreError, SamplingError, SamplingOptions};
-use modularbase_engine::{AnswerLimits, EngineError, Host, HostOptions, OmittedPack, Turn};
+use modularbase_engine::{AnswerLimits, EngineError, Host, HostOptions, MixtureChange, OmittedPack, Turn};
 use modularbase_loader::{ProbeLimits, Prober, TrustPolicy};
 use modularbase_manager::{LeaseFailure, ManagerOptions};
 use pack_sdk::SlotRange;
@@ -44,6 +44,7 @@ pub(crate) fn load(settings: &Settings, started: Instant) -> anyhow::Result<Mode
         trust: trust_policy(settings),
         budget: settings.host.budget.map(|budget| budget.bytes()),
         context: context_options(&settings.host.context),
+        routing: settings.host.routing.clone(),
         cache_dir: cache_folder()?,
         prober: Prober::this_program(ProbeLimits::default()),
     };
@@ -99,7 +100,8 @@ fn packs_options(settings: &Settings) -> ManagerOptions {
 
 /// The window that texts stay in, where they do.
 fn context_options(settings: &ContextSettings) -> Option<ContextOptions> {
-    let &ContextSettings { enabled, hot_tokens, block_tokens, bits, sinks, retrieved_blocks, ram } = settings;
+    let &ContextSettings { enabled, hot_tokens, block_tokens, bits, sinks, retrieved_blocks, ram, .. } =
+        settings;
     enabled.then(|| ContextOptions {
         hot_tokens: hot_tokens as usize,
         block_tokens: block_tokens as usize,
@@ -107,6 +109,7 @@ fn context_options(settings: &ContextSettings) -> Option<ContextOptions> {
         bits: KvBits::from_count(bits as usize).unwrap_or(KvBits::B8),
         sinks: sinks as usize,
         retrieved_blocks: retrieved_blocks as usize,
+        levels: Levels { critical: settings.critical_percent, redundant: settings.redundant_percent },
         ram_bytes: ram.bytes(),
         ..ContextOptions::default()
     })
@@ -128,7 +131,12 @@ pub(crate) fn slot(base: &ChosenBase, settings: &Settings) -> Option<SlotRange> 
 impl Model {
     /// The packs of the settings' mixture, held until this is dropped.
     pub(crate) fn turn(&self, settings: &Settings) -> anyhow::Result<Turn> {
-        let turn = self.host.turn(&settings.host.mixture).map_err(explain)?;
+        self.turn_of(&settings.host.mixture)
+    }
+
+    /// The packs of a mixture, held until this is dropped.
+    pub(crate) fn turn_of(&self, choice: &MixtureChoice) -> anyhow::Result<Turn> {
+        let turn = self.host.turn(choice).map_err(explain)?;
         warn_of_omitted(turn.omitted());
         Ok(turn)
     }
@@ -183,6 +191,15 @@ pub(crate) fn warn_of_omitted(omitted: &[OmittedPack]) {
     }
 }
 
+/// Says where other packs went on with an answer.
+pub(crate) fn tell_changes(changes: &[MixtureChange]) {
+    for MixtureChange { token, mixture, reason } in changes {
+        let packs: Vec<String> =
+            mixture.iter().map(|part| format!("{} {:.2}", part.pack, part.weight)).collect();
+        notice(&format!("note: from token {token} on answered by {}: {reason}", packs.join(", ")));
+    }
+}
+
 /// A number that differs from call to call and from process to process.
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -205,6 +222,13 @@ pub(crate) fn explain(error: EngineError) -> anyhow::Error {
         EngineError::Pack(LeaseFailure::Quarantined { .. } | LeaseFailure::NotRoutable { .. }) => {
             Failure::new(Exit::BadPack, message).help("`modularbase packs verify DIR` checks every part of it")
         }
+        EngineError::Kept(error) => match &**error {
+            ContextError::Name { .. } => Failure::usage(message),
+            ContextError::InUse { .. } | ContextError::OtherSettings(_) => {
+                Failure::usage(message).help("`modularbase sessions list` shows what is kept")
+            }
+            _ => Failure::new(Exit::Failed, message),
+        },
         EngineError::EmptyPrompt => Failure::usage(message),
         EngineError::Core(CoreError::ContextLength { .. })
         | EngineError::Option(_)

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use router::Routing;
+use router::{Posterior, Routing};
 
 use crate::documents::Documents;
 use crate::model::{self, explain};
@@ -42,8 +42,9 @@ pub(crate) fn route(arguments: &RouteArguments, settings: &Settings, started: In
     if settings.json { print_json(&routing) } else { print(&as_table(&routing)) }
 }
 
+/// Scores and choice, then the parts of a long message, what the packs themselves predicted, and the reason.
 fn as_table(routing: &Routing) -> String {
-    let mut rows = vec![["pack", "weight", "probability", "score"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["pack", "weight", "probability", "score", ""].map(str::to_owned).to_vec()];
     let general =
         routing.mixture.iter().filter(|share| !routing.scores.iter().any(|score| score.pack == share.pack));
     for share in general {
@@ -56,7 +57,40 @@ fn as_table(routing: &Routing) -> String {
             share.map_or("-".into(), |share| format!("{:.2}", share.weight)),
             format!("{:.3}", score.probability),
             format!("{:+.2}", score.score),
+            if routing.nearest.contains(&score.pack) { "nearly chosen".into() } else { String::new() },
         ]);
     }
-    format!("{}{}\n", table(&rows), routing.reason)
+    let segments = if routing.segments.is_empty() { String::new() } else { segments(routing) + "\n" };
+    let posterior = routing.posterior.as_ref().map_or(String::new(), |said| posterior(said) + "\n");
+    format!("{}\n{segments}{posterior}{}\n", table(&rows), routing.reason)
+}
+
+fn segments(routing: &Routing) -> String {
+    let mut rows = vec![["tokens", "wants", "probability", "begins"].map(str::to_owned).to_vec()];
+    for segment in &routing.segments {
+        let best = segment.scores.first().map_or(0.0, |best| best.probability);
+        rows.push(vec![
+            format!("{} to {}", segment.first, segment.first + segment.tokens - 1),
+            segment.pack.clone().unwrap_or_else(|| "none".to_owned()),
+            format!("{best:.3}"),
+            segment.begins.clone(),
+        ]);
+    }
+    table(&rows)
+}
+
+fn posterior(said: &Posterior) -> String {
+    match said {
+        Posterior::Skipped { skipped } => format!("the packs' own predictions were not asked: {skipped}"),
+        Posterior::Ran { ms, packs } => {
+            let packs: Vec<String> = packs
+                .iter()
+                .map(|said| format!("{} {:+.3} (before: {:.3})", said.pack, said.gain, said.before))
+                .collect();
+            let packs = packs.join(", ");
+            format!(
+                "they predict the prompt better than the general pack by, in nats a token: {packs} ({ms:.0} ms)"
+            )
+        }
+    }
 }

@@ -28,7 +28,7 @@ use crate::settings::Settings;
 use crate::terminal::{notice, print, print_json, step_bar};
 
 pub(crate) use domains::Domain;
-pub(crate) use eval_arguments::EvalArguments;
+pub(crate) use eval_arguments::{EvalArguments, NamedFile};
 
 /// Rows of a pass, where nothing is said.
 const ROWS_ON_CPU: usize = 2048;
@@ -199,7 +199,9 @@ pub(crate) fn command_line() -> String {
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();
     let program = Path::new(&program).file_name().map(|name| name.to_string_lossy().into_owned());
-    std::iter::once(program.unwrap_or_default()).chain(words).collect::<Vec<_>>().join(" ")
+    let words: Vec<String> = std::iter::once(program.unwrap_or_default()).chain(words).collect();
+    // Words with a NUL never came through a command line.
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default()
 }
 
 /// An error of the trainer with the exit code that goes with it.

@@ -157,7 +157,8 @@ impl FolderPack {
             fits_base(&files.manifest, base).map_err(|mismatch| mismatch.to_string())?;
         }
         let inspection = inspect(&files.path).map_err(|error| error.failure.to_string())?;
-        inspection.elf.refusals().next().map_or(Ok(()), |refusal| Err(refusal.to_string()))
+        let refusal = inspection.elf.as_ref().and_then(|elf| elf.refusals().next());
+        refusal.map_or(Ok(()), |refusal| Err(refusal.to_string()))
     }
 
     /// Bytes of the files that its manifest names.

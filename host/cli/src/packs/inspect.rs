@@ -24,7 +24,7 @@ pub(crate) fn inspect(path: &Path, settings: &Settings) -> anyhow::Result<()> {
                 "path": inspection.folder.path,
                 "generation": inspection.folder.generation.to_hex(),
                 "manifest": manifest,
-                "library": elf_json(&inspection.elf),
+                "library": inspection.elf.as_ref().map(elf_json),
             }));
         }
         let identity = format!("{} {} ({})", manifest.pack.name, manifest.pack.version, manifest.pack.id);
@@ -33,7 +33,7 @@ pub(crate) fn inspect(path: &Path, settings: &Settings) -> anyhow::Result<()> {
             "files",
             manifest.files().iter().map(|record| record.file.to_string()).collect::<Vec<_>>().join(", "),
         ));
-        rows.extend(elf_rows(&inspection.elf));
+        rows.extend(inspection.elf.iter().flat_map(elf_rows));
         return print(&table(&rows));
     }
     let refuse = |error: std::io::Error| {

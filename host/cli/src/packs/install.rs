@@ -26,10 +26,16 @@ pub(crate) fn install(source: &Path, choice: &HostChoice, settings: &Settings) -
     let name = installed.name.as_str();
     let what = if installed.replaced.is_some() { "was replaced" } else { "was installed" };
     let generation = PackFolder::read(&installed.path).ok().map(|folder| folder.generation.to_hex());
+    let mut note =
+        "no running host was asked; `modularbase packs list` tells what is known without one".to_owned();
     if let (Some(mut host), Some(asked)) = (host, asked) {
-        host.client.rescan().map_err(explain)?;
-        let expected = asked.of(name, installed.path, generation);
-        return verdict::print(verdict::wait(&mut host, &expected)?, &host, &expected, what, settings);
+        let expected = asked.of(name, installed.path.clone(), generation.clone());
+        let asked = host.client.rescan().map_err(explain);
+        match asked.and_then(|()| verdict::wait(&mut host, &expected)) {
+            Ok(verdict) => return verdict::print(verdict, &host, &expected, what, settings),
+            // It lies in the folder, whatever became of the host.
+            Err(error) => note = format!("what the host makes of it is not known: {error}"),
+        }
     }
     if settings.json {
         return print_json(&json!({
@@ -40,7 +46,7 @@ pub(crate) fn install(source: &Path, choice: &HostChoice, settings: &Settings) -
         }));
     }
     print_line(&format!("`{name}` {what} ({})", short(generation.as_deref().unwrap_or("-"))))?;
-    notice("note: no running host was asked; `modularbase packs list` tells what is known without one");
+    notice(&format!("note: {note}"));
     Ok(())
 }
 
@@ -49,9 +55,17 @@ pub(crate) fn remove(name: &str, choice: &HostChoice, settings: &Settings) -> an
     let host = find(choice, settings)?;
     let removed = modularbase_loader::remove(settings.packs_dir()?, name).map_err(refused)?;
     let Some(mut host) = host else { return tell_removed(name, removed, "was removed", settings) };
-    host.client.rescan().map_err(explain)?;
-    let Some(left) = verdict::wait_until_gone(&mut host, name, &removed)? else {
-        return tell_removed(name, removed, "was removed, and the host has let go of it", settings);
+    let asked = host.client.rescan().map_err(explain);
+    let left = match asked.and_then(|()| verdict::wait_until_gone(&mut host, name, &removed)) {
+        Ok(Some(left)) => left,
+        Ok(None) => {
+            return tell_removed(name, removed, "was removed, and the host has let go of it", settings);
+        }
+        // It is out of the folder, whatever became of the host.
+        Err(error) => {
+            notice(&format!("note: whether the host has let go of it is not known: {error}"));
+            return tell_removed(name, removed, "was removed", settings);
+        }
     };
     let requests = match left.leases {
         0 => "the host still holds it".to_owned(),

@@ -1,13 +1,13 @@
 //! `packs list` and `packs show`: what lies in the folder, and how far a running host has brought it. No code of a pack
 //! runs here.
 
-use manifests::{OperatorWishes, PACK_MANIFEST_FILE, PackManifest, Sha256};
+use manifests::{OperatorWishes, PACK_MANIFEST_FILE, PackManifest};
 use modularbase_loader::Generation;
 use modularbase_manager::PackReport;
 use serde_json::{Value, json};
 
 use super::folder::{FolderPack, judged};
-use super::report_table::{manifest_rows, report_rows, report_table};
+use super::report_table::{has_star, manifest_rows, report_rows, report_table};
 use crate::arguments::HostChoice;
 use crate::host_choice::{Operated, explain, find, unknown_pack};
 use crate::settings::Settings;
@@ -40,7 +40,11 @@ pub(super) fn print_reports(packs: &[PackReport], settings: &Settings) -> anyhow
     if packs.is_empty() {
         return no_packs(settings);
     }
-    print(&report_table(packs, stdout_width()))
+    print(&report_table(packs, stdout_width()))?;
+    if packs.iter().any(has_star) {
+        notice("* kept on the device until `modularbase packs unpin NAME`");
+    }
+    Ok(())
 }
 
 /// Prints one pack.
@@ -114,8 +118,7 @@ fn manifest_of(report: &PackReport) -> Option<PackManifest> {
     let path = report.path.join(PACK_MANIFEST_FILE);
     let bytes = std::fs::read(path).ok()?;
     let manifest = PackManifest::parse_bytes(&bytes).ok()?;
-    let weights = manifest.weights.as_ref().map(|weights| &weights.sha256);
-    let generation = Generation::new(&Sha256::of_bytes(&bytes), &manifest.library.sha256, weights).to_hex();
+    let generation = Generation::of_manifest(&manifest, &bytes).to_hex();
     let is_its = report.generation.as_ref().is_none_or(|known| *known == generation);
     is_its.then_some(manifest)
 }

@@ -6,6 +6,7 @@ mod forward_check;
 mod init_weights;
 mod inspect;
 mod install;
+mod installed_router;
 mod list;
 mod measure;
 mod quantize;
@@ -31,6 +32,7 @@ use crate::model::{explain, slot};
 use crate::settings::{Settings, cache_folder};
 
 pub(crate) use folder::read as folder_packs;
+pub(crate) use installed_router::InstalledRouter;
 pub(crate) use list::reports_table;
 pub(crate) use measure::declaration;
 pub(crate) use quantize::open_copy;

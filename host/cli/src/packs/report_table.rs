@@ -132,9 +132,14 @@ pub(crate) fn reason(pack: &PackReport) -> Option<String> {
     }
 }
 
-/// Stages with their times: `build 0.4 ms, probe 4.3 ms`.
+/// Stages of an admission and of a load, as one follows the other.
+const STAGES: [&str; 6] = ["verify", "inspect", "cache", "probe", "build", "place"];
+
+/// Stages with their times, in their order: `cache 0.4 ms, probe 4.3 ms`.
 pub(crate) fn stages(ms: &std::collections::BTreeMap<String, f64>) -> String {
-    ms.iter().map(|(stage, ms)| format!("{stage} {ms:.1} ms")).collect::<Vec<_>>().join(", ")
+    let mut stages: Vec<_> = ms.iter().collect();
+    stages.sort_by_key(|(stage, _)| STAGES.iter().position(|known| known == stage).unwrap_or(STAGES.len()));
+    stages.iter().map(|(stage, ms)| format!("{stage} {ms:.1} ms")).collect::<Vec<_>>().join(", ")
 }
 
 /// The first digits of a generation, as people compare them.
@@ -160,14 +165,15 @@ fn ago(at_ms: u64, now: u64) -> String {
     }
 }
 
+/// Whether its state is marked as that of a pack that an operator keeps on the device.
+pub(crate) fn has_star(pack: &PackReport) -> bool {
+    pack.keep && pack.state != PackState::Quarantined
+}
+
 fn row(pack: &PackReport, now: u64) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    // A star where an operator keeps it: the state alone does not tell.
-    let state = if pack.keep && pack.state != PackState::Quarantined {
-        format!("{}*", pack.state)
-    } else {
-        pack.state.to_string()
-    };
+    // The state alone does not tell that an operator keeps it.
+    let state = if has_star(pack) { format!("{}*", pack.state) } else { pack.state.to_string() };
     vec![
         pack.name.clone(),
         or_dash(pack.version.clone()),
@@ -240,6 +246,14 @@ mod tests {
             assert!(why.split(' ').all(|word| words.contains(word)), "{text}");
         }
         assert!(!report_table(&packs[..1], Some(100)).contains("REASON"));
+    }
+
+    #[test]
+    fn stages_are_told_as_one_follows_the_other() {
+        let told = ["build", "cache", "dream", "place", "probe", "inspect", "verify"];
+        let ms = told.into_iter().map(|stage| (stage.to_owned(), 1.0)).collect();
+        let text = stages(&ms).replace(" 1.0 ms", "");
+        assert_eq!(text, "verify, inspect, cache, probe, build, place, dream");
     }
 
     #[test]

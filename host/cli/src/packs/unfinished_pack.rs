@@ -33,7 +33,8 @@ impl UnfinishedPack {
         let refused = |what: &str| bad_pack(format!("pack `{}`: {what}", manifest.pack.name));
         fits_base(&manifest, base)
             .map_err(|error| anyhow::Error::new(error).context(refused("it is for another base")))?;
-        let library = manifest.library.file.in_folder(dir);
+        let Some(library) = &manifest.library else { return Err(refused("it has no library").into()) };
+        let library = library.file.in_folder(dir);
         let bytes = std::fs::read(&library).map_err(|error| {
             anyhow::Error::new(error).context(Failure::usage(format!("can't read {}", library.display())))
         })?;

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use manifests::{PACK_MANIFEST_FILE, PackKind, PackManifest};
+use modularbase_engine::{policy, usable_detector};
 use modularbase_graph::infer_shapes;
 use modularbase_loader::{
     ElfInspection, LibraryError, LoadContext, LoadFailure, PackFolder, ProbeError, ProbeReport, Unload,
-    copies_fit_base, fits_base, inspect, probe_pack, weights_of,
+    copies_fit_base, fits_base, inspect, probe_pack, read_router, weights_of,
 };
+use router::RoutingKey;
 use serde_json::json;
 
 use super::forward_check;
+use super::installed_router::InstalledRouter;
 use super::verification::{Status, Verification};
 use crate::failure::{Exit, Failure};
 use crate::settings::Settings;
@@ -22,6 +25,10 @@ use crate::terminal::{bytes_text, print, print_json, print_line, table};
 const CYCLES: u32 = 100;
 /// Below this share of the hidden states' size, a difference is rounding and no effect.
 const LEAST_EFFECT: f64 = 1e-5;
+
+/// Checks of a library, of which a router pack has none.
+const OF_LIBRARY: [&str; 9] =
+    ["elf", "abi note", "layout", "build", "unload", "cycles", "graph", "forward", "effect"];
 
 const FROM_CHILD: [&str; 6] = ["layout", "build", "unload", "cycles", "graph", "forward"];
 
@@ -94,6 +101,16 @@ fn check_all(
             ),
         ))
     });
+    if manifest.pack.kind == PackKind::Router {
+        if let Some(folder) = folder {
+            check_router(&folder, context, verification);
+        }
+        verification.skip(&OF_LIBRARY, "a router pack is weights alone");
+        return Some(manifest);
+    }
+    if let (Some(folder), Some(_)) = (&folder, &manifest.routing_key) {
+        check_routing_key(folder, context, settings, verification);
+    }
     let elf = folder.and_then(|_| inspect_elf(dir, &manifest, verification));
     if fits.is_none() || elf.is_none() {
         if verification.checks.iter().all(|check| check.check != "elf") {
@@ -107,6 +124,49 @@ fn check_all(
     Some(manifest)
 }
 
+fn check_router(folder: &PackFolder, context: &LoadContext, verification: &mut Verification) {
+    verification.check("router", || {
+        let weights = read_router(folder).map_err(|error| error.to_string())?;
+        if weights.facts.base != context.base.fingerprint {
+            return Err(format!("it was made on the base sha256:{}", weights.facts.base));
+        }
+        let (prompts, general) = (weights.facts.prompts, weights.general().len());
+        let detail =
+            format!("projection {}, from {prompts} prompts, {general} general ones", weights.projection());
+        Ok(((), detail))
+    });
+}
+
+/// Whether the detector may be used beside the router of the packs folder, and what it takes of general prompts.
+fn check_routing_key(
+    folder: &PackFolder,
+    context: &LoadContext,
+    settings: &Settings,
+    verification: &mut Verification,
+) {
+    verification.check("routing key", || {
+        let Some(record) = &folder.manifest.routing_key else { return Ok(((), "none".to_owned())) };
+        let bytes = std::fs::read(record.file.in_folder(&folder.path)).map_err(|error| error.to_string())?;
+        let key = RoutingKey::from_bytes(&bytes).map_err(|error| error.to_string())?;
+        if key.facts.base != context.base.fingerprint {
+            return Err(format!("it was made on the base sha256:{}", key.facts.base));
+        }
+        let Some(detector) = key.detector.clone() else {
+            return Ok((
+                (),
+                "sound; without a detector the pack answers only where it is asked for".to_owned(),
+            ));
+        };
+        let Some(InstalledRouter { weights: router, .. }) = InstalledRouter::find(settings) else {
+            return Ok(((), "sound; no router pack is installed to try its detector with".to_owned()));
+        };
+        let policy = policy(&settings.host.routing, router.facts.policy.clone());
+        usable_detector(key, &router, router.projection(), policy.most_of_general)?;
+        let share = 100.0 * detector.share_of_general(&router);
+        Ok(((), format!("takes {share:.1} % of {} general prompts", router.general().len())))
+    });
+}
+
 fn inspect_elf(
     dir: &Path,
     manifest: &PackManifest,
@@ -114,6 +174,7 @@ fn inspect_elf(
 ) -> Option<ElfInspection> {
     let elf = verification.check("elf", || {
         let elf = inspect(dir).map_err(|error| error.failure.to_string())?.elf;
+        let elf = elf.ok_or("the pack names no library")?;
         let refusals: Vec<String> = elf.refusals().map(ToString::to_string).collect();
         if !refusals.is_empty() {
             return Err(refusals.join("; "));

@@ -1,7 +1,11 @@
 //! Sessions as tables for people.
 
-use modularbase_context::{SessionDetails, SessionState, SessionSummary};
+use std::collections::BTreeSet;
 
+use modularbase_context::{SessionDetails, SessionState, SessionSummary};
+use modularbase_core::ChatMessage;
+
+use crate::kept_conversation::Note;
 use crate::terminal::{bytes_text, table};
 use crate::times::{age, utc};
 
@@ -36,6 +40,17 @@ pub(super) fn details_table(details: &SessionDetails, verified: bool) -> String 
         add("base", summary.base.clone());
         add("context", options.to_string());
     }
+    if let Ok(note) = serde_json::from_str::<Note>(&details.note) {
+        if let Some(document) = &note.document {
+            add("document", format!("{}, {}", document.file, bytes_text(document.bytes as u64)));
+        }
+        let said: Vec<&ChatMessage> =
+            note.messages.iter().filter(|message| message.role != "system").collect();
+        add("messages", said.len().to_string());
+        if let Some(last) = said.last() {
+            add("last", format!("{}: {}", last.role, beginning(&last.content)));
+        }
+    }
     add("hot", bytes_text(*hot_bytes));
     add("disk", format!("{}, {} of it shared", bytes_text(summary.bytes), bytes_text(summary.shared_bytes)));
     for fault in damage {
@@ -52,7 +67,7 @@ pub(super) fn details_table(details: &SessionDetails, verified: bool) -> String 
                 stream.stream.clone(),
                 stream.layers.to_string(),
                 stream.whole_blocks.to_string(),
-                if stream.bits == 0 { "plain".to_owned() } else { stream.bits.to_string() },
+                bits_text(&stream.bits),
                 bytes_text(stream.bytes),
             ]
         }));
@@ -60,6 +75,22 @@ pub(super) fn details_table(details: &SessionDetails, verified: bool) -> String 
         text.push_str(&table(&rows));
     }
     text
+}
+
+/// Bits of a stream's blocks: several where attention decides how much is kept of each.
+fn bits_text(bits: &BTreeSet<usize>) -> String {
+    let text = |&bits: &usize| if bits == 0 { "plain".to_owned() } else { bits.to_string() };
+    bits.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// The first words of a message, on one line.
+fn beginning(text: &str) -> String {
+    const LONGEST: usize = 72;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}..", &line[..end]),
+        None => line,
+    }
 }
 
 fn state_text(state: &SessionState) -> String {

@@ -13,17 +13,20 @@ use modularbase_corpus::TokenizedCorpus;
 use modularbase_loader::{BaseContext, WeightsFile};
 use modularbase_trainer::evaluation::{DeltaRounding, pack_weights};
 use modularbase_trainer::report::{FormLoss, RunFacts, WeightFacts, write_report};
-use modularbase_trainer::routing::{KeyOptions, held_out_check, make_routing_key};
+use modularbase_trainer::routing::{
+    DetectorOptions, KeyOptions, PromptOptions, held_out_check, intent_features, joining_detector,
+    make_routing_key, prompts,
+};
 use modularbase_trainer::{
     BaseEncoder, Checkpoint, DataCard, PackModel, TextRole, TextSource, TrainConfig, TrainedModel,
     TrainingText, base_text_loss, text_loss,
 };
-use router::RoutingKey;
+use router::{Detector, RoutingKey};
 
 use super::pack::explain;
 use crate::eval::command_line;
 use crate::interrupt;
-use crate::packs::{UnfinishedPack, declaration, open_copy};
+use crate::packs::{InstalledRouter, UnfinishedPack, declaration, open_copy};
 use crate::terminal::notice;
 
 const ROUTING_KEY: &str = "routing-key.safetensors";
@@ -48,6 +51,8 @@ pub(super) struct Finish<'a> {
     pub(super) text: &'a TrainingText,
     /// What the shipped weights were made from.
     pub(super) checkpoint: &'a Checkpoint,
+    /// What a detector can be trained with; `None`: the pack answers only where it is asked for.
+    pub(super) router: Option<InstalledRouter>,
     /// The weights as they ship: file and record.
     pub(super) weights: WeightsRecord,
 }
@@ -187,7 +192,48 @@ impl Finish<'_> {
             }
             key.facts.check = Some(check);
         }
+        self.add_detector(&mut key)?;
         Ok(key)
+    }
+
+    /// The detector of a pack that joins those of the packs folder, where there is a router and general text to tell its
+    /// own from.
+    fn add_detector(&self, key: &mut RoutingKey) -> anyhow::Result<()> {
+        let data = &self.config.data;
+        let Some(InstalledRouter { weights, detectors }) = &self.router else {
+            notice(
+                "no router pack is installed: the pack gets no detector and answers where it is asked for",
+            );
+            return Ok(());
+        };
+        if weights.facts.base != self.context.fingerprint || data.general.is_empty() {
+            notice("no detector is made: that needs a router of this base, and general text");
+            return Ok(());
+        }
+        notice("training the detector");
+        let features = |files: &[std::path::PathBuf]| -> anyhow::Result<_> {
+            let text = self.tokens(files)?;
+            let each_form = self.config.finish.routing_prompts;
+            let cut = PromptOptions { each_form, lengths: (8, 128), seed: self.config.seed };
+            let text: Vec<&TokenizedCorpus> = text.iter().collect();
+            let prompts = prompts(&text, self.encoder.tokenizer(), cut).map_err(explain)?;
+            let base = self.model.base();
+            intent_features(base, weights, &prompts, &mut |_, _| {}).map_err(explain)
+        };
+        let others = detectors.iter().filter(|(name, _)| *name != self.pack.name);
+        let others: Vec<(String, &Detector)> =
+            others.map(|(name, detector)| (name.clone(), detector)).collect();
+        let options = DetectorOptions { seed: self.config.seed, ..DetectorOptions::default() };
+        let (own, general) = (features(&data.train)?, features(&data.general)?);
+        let detector = joining_detector(&self.pack.name, weights, own, general, &others, options);
+        let detector = detector.map_err(explain)?;
+        if let Err(refusal) = detector.check(detector.inputs()) {
+            notice(&format!("the pack gets no detector: {refusal}"));
+            return Ok(());
+        }
+        key.detector = Some(detector);
+        key.facts.router = Some(weights.projection());
+        Ok(())
     }
 
     fn data_card(&self, losses: &[(String, Loss)]) -> anyhow::Result<DataCard> {
@@ -230,10 +276,12 @@ impl Finish<'_> {
             }
         }
         // A card goes out with the pack: it names no folder of this machine.
-        let words = self.above.iter().map(|(key, value)| format!(" --set {key}={value}"));
-        let command =
+        let mut command =
             format!("modularbase train pack {} --train-config train.toml --data DIR", self.pack.name);
-        let command = words.fold(command, |command, word| command + &word);
+        for (key, value) in self.above {
+            let setting = format!("{key}={value}");
+            command += &format!(" --set {}", shlex::try_quote(&setting)?);
+        }
         card.set_recipe(&command, &self.config.with_texts_below(self.data_folder).to_toml());
         Ok(card)
     }
@@ -241,10 +289,11 @@ impl Finish<'_> {
     /// The library and, last, the manifest: from then on the folder is a pack.
     fn manifest(&self, folder: &Path, losses: &[(String, Loss)], stored: &WeightsFile) -> anyhow::Result<()> {
         let mut manifest = PackManifest { weights: Some(self.weights.clone()), ..self.pack.manifest.clone() };
-        let library = &manifest.library.file;
-        manifest.library = self.file(folder, library.clone())?.with_context(|| {
-            format!("there is no library {}", library.in_folder(self.pack_folder).display())
-        })?;
+        if let Some(library) = manifest.library.take() {
+            let file = library.file;
+            let missing = || format!("there is no library {}", file.in_folder(self.pack_folder).display());
+            manifest.library = Some(self.file(folder, file.clone())?.with_context(missing)?);
+        }
         let known = |record: Option<FileRecord>, usual: &str| -> anyhow::Result<Option<FileRecord>> {
             // What was made now has its usual name; else what the pack had stays.
             let made: FileName = usual.parse()?;
@@ -281,7 +330,7 @@ impl Finish<'_> {
     /// neither.
     fn file(&self, folder: &Path, file: FileName) -> anyhow::Result<Option<FileRecord>> {
         let (from, to) = (file.in_folder(self.pack_folder), file.in_folder(folder));
-        if !to.is_file() || file == self.pack.manifest.library.file {
+        if !to.is_file() || self.pack.manifest.library.as_ref().is_some_and(|library| library.file == file) {
             match std::fs::read(&from) {
                 Ok(bytes) => put(&to, &bytes)?,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

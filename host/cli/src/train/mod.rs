@@ -8,6 +8,11 @@ mod observer;
 mod pack;
 mod pack_folder;
 mod router;
+mod router_crowd;
+mod router_means;
+mod router_measured;
+mod router_prompts;
+mod router_report;
 
 use std::time::Instant;
 
@@ -25,6 +30,6 @@ pub(crate) fn command(command: TrainCommand, settings: &Settings, started: Insta
         TrainCommand::Base(arguments) => base::train(&arguments, settings),
         TrainCommand::Baseline(arguments) => baseline::train(&arguments, settings),
         TrainCommand::Router(arguments) => router::train(&arguments, settings, started),
-        TrainCommand::Config => print(&modularbase_trainer::TrainConfig::default().to_toml()),
+        TrainCommand::Config => print(&modularbase_trainer::TrainConfig::commented_defaults()),
     }
 }

@@ -20,7 +20,7 @@ use crate::arguments::TrainPackArguments;
 use crate::base::ChosenBase;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::{self, Meaning, Scope};
-use crate::packs::{UnfinishedPack, bad_pack, base_context};
+use crate::packs::{InstalledRouter, UnfinishedPack, bad_pack, base_context};
 use crate::settings::{Settings, cache_folder};
 use crate::terminal::{bytes_text, notice, print_json, print_line};
 
@@ -82,6 +82,7 @@ pub(crate) fn train(arguments: &TrainPackArguments, settings: &Settings) -> anyh
         source: &source,
         text: &text,
         checkpoint: &checkpoint,
+        router: InstalledRouter::find(settings),
         weights: record,
     };
     finish.write()?;

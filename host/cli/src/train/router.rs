@@ -1,4 +1,4 @@
-//! `train router`: the detectors of packs, from labelled prompts and the packs' own text.
+//! `train router`: how prompts become features, and the detectors of packs, from labelled prompts and the packs' own text.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,33 +6,30 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use modularbase_core::BaseFile;
-use modularbase_engine::intent_feature;
-use modularbase_trainer::BaseEncoder;
-use modularbase_trainer::routing::{
-    DetectorOptions, LabelledFeature, PromptForm, PromptOptions, prompts, train_detector,
-};
-use router::{RoutingKey, RoutingPolicy, route};
-use serde::Deserialize;
-use serde_json::json;
+use manifests::{Sha256, Slot};
+use modularbase_engine::PromptRows;
+use modularbase_trainer::routing::{DetectorOptions, LabelledFeature, make_router, train_detectors};
+use router::{Detector, RouterWeights, RoutingKey};
 
 use super::pack::explain;
-use crate::base::ChosenBase;
-use crate::documents::JsonLines;
-use crate::eval::Domain;
+use super::router_crowd::{Crowded, crowd};
+use super::router_means::KeptMeans;
+use super::router_measured::{HeldPrompt, Measured, calibrated};
+use super::router_prompts::{Labelled, cut_texts, labelled, weighted};
+use super::router_report::Report;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::model;
+use crate::model::{self, Model};
 use crate::packs::base_context;
-use crate::settings::Settings;
-use crate::terminal::{notice, print, print_json, step_bar, table};
+use crate::settings::{Settings, cache_folder};
+use crate::terminal::{notice, step_bar};
 
 /// `modularbase train router`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainRouterArguments {
     /// Labelled prompts, one JSON object a line: `text`, and `packs` (a list of names, empty for general prompts) or
     /// `intent` (one name; one that is no pack's is general). May be given several times; `FILE=W` counts W times.
-    #[arg(long, value_name = "FILE[=W]", required = true)]
+    #[arg(long, value_name = "FILE[=W]", required_unless_present = "measure")]
     prompts: Vec<String>,
     /// Text of a pack, of which prompts are cut; with a name that is no pack's it is general text.
     #[arg(long, value_name = "NAME=FILE")]
@@ -46,25 +43,57 @@ pub(crate) struct TrainRouterArguments {
     /// The routing key's file in those folders.
     #[arg(long, value_name = "NAME", default_value = "routing-key.safetensors")]
     key_file: String,
+    /// The router pack's weights, which all detectors share.
+    #[arg(long, value_name = "FILE", default_value = "packs/router/router.safetensors")]
+    router: PathBuf,
+    /// Makes the router's weights anew from the prompts, and calibrates them on those to measure on. Every detector that
+    /// was trained with others is of no use then.
+    #[arg(long, conflicts_with = "add")]
+    fit: bool,
+    /// Chooses temperature and threshold anew by the prompts to measure on, and writes them into the router's weights.
+    #[arg(long, requires = "validation")]
+    calibrate: bool,
+    /// Trains the detector of this pack alone, beside the others' as they are; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    add: Vec<String>,
+    /// Trains and writes nothing: measures the detectors as they are.
+    #[arg(long, requires = "validation", conflicts_with_all = ["fit", "add", "leave_one_out"])]
+    measure: bool,
+    /// Also trains for each pack the others without its prompts, adds it by its key alone, and measures both; nothing of
+    /// that is written.
+    #[arg(long, requires = "validation", conflicts_with = "add")]
+    leave_one_out: bool,
+    /// Also measures the packs beside so many keys in all, the others made of slices of the training prompts, and how
+    /// long a prompt takes there; nothing of that is written.
+    #[arg(long, value_name = "KEYS", requires_all = ["validation", "prompts"])]
+    crowd: Option<usize>,
+    /// Prompts that want no pack count so many times.
+    #[arg(long, value_name = "W", default_value_t = 1.0)]
+    general_weight: f32,
     /// Prompts cut of each text.
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     cut: u32,
-    /// Share of all prompts that want one pack where the detectors will be used.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
-    share: f64,
+    /// Steps of the training.
+    #[arg(long, value_name = "N", default_value_t = 800, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    steps: u32,
+    /// Goes on with the detectors that the keys hold, in place of training them from nothing.
+    #[arg(long, conflicts_with_all = ["fit", "measure", "leave_one_out"])]
+    go_on: bool,
+    /// The highest learning rate.
+    #[arg(long, value_name = "RATE", default_value_t = DetectorOptions::default().learning_rate)]
+    learning_rate: f64,
+    /// Networks that a detector is the mean of, each trained from a seed of its own.
+    #[arg(long, value_name = "N", default_value_t = DetectorOptions::default().members as u32, value_parser = clap::value_parser!(u32).range(1..=16))]
+    members: u32,
+    /// What the contrast between the prompts of a step counts in the loss.
+    #[arg(long, value_name = "W", default_value_t = DetectorOptions::default().contrast)]
+    contrast: f64,
     /// Seed of the cuts and of the training.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
 
-#[derive(Debug, Deserialize)]
-struct LabelledPrompt {
-    text: String,
-    packs: Option<Vec<String>>,
-    intent: Option<String>,
-}
-
-/// Trains a detector for every key and tells what they are worth.
+/// Trains detectors and tells what they are worth.
 pub(crate) fn train(
     arguments: &TrainRouterArguments,
     settings: &Settings,
@@ -73,44 +102,270 @@ pub(crate) fn train(
     let keys = arguments.keys.iter().map(|folder| Key::read(folder, &arguments.key_file));
     let mut keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
     let names: BTreeSet<String> = keys.iter().map(|key| key.pack.clone()).collect();
+    if let Some(name) = arguments.add.iter().find(|name| !names.contains(*name)) {
+        return Err(Failure::usage(format!("--add {name}: no folder of that name is among --keys")).into());
+    }
+    if !(arguments.general_weight.is_finite() && arguments.general_weight > 0.0) {
+        let found = arguments.general_weight;
+        return Err(
+            Failure::usage(format!("--general-weight: expected a number above 0, found {found}")).into()
+        );
+    }
     let mut texts = Vec::new();
     for source in &arguments.prompts {
         let (file, weight) = weighted(source)?;
         texts.extend(labelled(Path::new(file), weight, &names)?);
     }
-    texts.extend(cut_texts(arguments, settings, &names)?);
+    texts.extend(cut_texts(&arguments.text, arguments.cut, arguments.seed, settings, &names)?);
+    for general in texts.iter_mut().filter(|prompt| prompt.packs.is_empty()) {
+        general.weight *= arguments.general_weight;
+    }
     let held = arguments.validation.iter().map(|file| labelled(file, 1.0, &names));
     let held: Vec<Labelled> = held.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect();
 
     let model = model::load(settings, started)?;
-    let features = |what: &str, texts: Vec<Labelled>| -> anyhow::Result<Vec<LabelledFeature>> {
-        let bar = step_bar(what, texts.len() as u64);
-        let features = texts.into_iter().map(|prompt| {
-            bar.inc(1);
-            if interrupt::is_cancelled() {
-                return Err(Failure::interrupted().into());
-            }
-            let feature = intent_feature(model.host.core(), model.host.tokenizer(), &prompt.text)
-                .map_err(model::explain)?;
-            Ok(LabelledFeature { feature, packs: prompt.packs, weight: prompt.weight })
-        });
-        let features = features.collect();
-        bar.finish_and_clear();
-        features
+    let token_weights = match arguments.fit {
+        true => count_tokens(&model, &texts)?,
+        false => read_router(&arguments.router)?.token_weights,
     };
-    let trained_on = features("Reading prompts", texts)?;
-    let held = features("Reading validation prompts", held)?;
-    let options = DetectorOptions { seed: arguments.seed, ..DetectorOptions::default() };
-    for key in &mut keys {
-        notice(&format!("training the detector of {}", key.pack));
-        let detector = train_detector(&key.pack, &trained_on, arguments.share, options).map_err(explain)?;
-        key.key.detector = Some(detector);
-        key.write()?;
+    let timed = match arguments.crowd {
+        Some(_) => read_some(&model, &held)?,
+        None => Vec::new(),
+    };
+    let slot = base_context(settings)?.slot;
+    let slot = Slot::new(slot.start as u32, slot.end as u32).context("the slot is empty")?;
+    let width = 4 * model.host.core().shape().hidden_size;
+    let folder = cache_folder()?.join("prompts");
+    let mut kept = KeptMeans::open(&folder, model.host.fingerprint(), slot, &token_weights, width)?;
+    let trained_on = Means::read(&model, &token_weights, &mut kept, "Reading prompts", texts)?;
+    let held = Means::read(&model, &token_weights, &mut kept, "Reading validation prompts", held)?;
+    let mut router = match arguments.fit {
+        true => trained_on.router(model.host.fingerprint(), slot, token_weights, None)?,
+        false => read_router(&arguments.router)?,
+    };
+    let options = DetectorOptions {
+        seed: arguments.seed,
+        steps: arguments.steps as usize,
+        members: arguments.members as usize,
+        contrast: arguments.contrast,
+        learning_rate: arguments.learning_rate,
+        ..DetectorOptions::default()
+    };
+    let prompts = trained_on.features(&router, None);
+    let held_prompts = held.held_prompts(&router);
+    if !arguments.measure {
+        train_keys(&mut keys, &arguments.add, arguments.go_on, &router, &prompts, options)?;
     }
-    tell(&keys, &held, trained_on.len(), settings)
+    if arguments.fit || arguments.calibrate {
+        let policy = router.facts.policy.clone();
+        router.facts.policy = calibrated(&detectors(&keys, &router), &held_prompts, policy);
+        let bytes = router.to_bytes().context("the router's weights can't be written")?;
+        manifests::write_atomically(&arguments.router, &bytes)
+            .with_context(|| format!("can't write {}", arguments.router.display()))?;
+    }
+    if !arguments.measure {
+        keys.iter().try_for_each(Key::write)?;
+    }
+    let real = detectors(&keys, &router);
+    let crowded = |count: usize| {
+        let more = count.saturating_sub(real.len());
+        let crowd = real.first().map_or(Vec::new(), |(_, like)| crowd(more, &prompts, like));
+        Crowded::of(&real, &crowd, &held_prompts, &router, &timed, settings.host.threads)
+    };
+    let mut report = Report {
+        trained_on: if arguments.measure { 0 } else { prompts.len() },
+        full: Measured::of(&real, &held_prompts, &router.facts.policy),
+        crowd: arguments.crowd.map(crowded),
+        left_out: Vec::new(),
+    };
+    if arguments.leave_one_out {
+        for name in &names {
+            notice(&format!("without {name}"));
+            report.left_out.push((name.clone(), without(name, &keys, &router, &trained_on, &held, options)?));
+        }
+    }
+    report.tell(settings)
+}
+
+/// What everything is worth when it was fitted without one pack, which came last and by its key alone.
+fn without(
+    name: &String,
+    keys: &[Key],
+    router: &RouterWeights,
+    trained_on: &Means,
+    held: &Means,
+    options: DetectorOptions,
+) -> anyhow::Result<Measured> {
+    let (base, slot) = (router.facts.base, router.facts.slot);
+    let other = trained_on.router(base, slot, router.token_weights.clone(), Some(name))?;
+    let mut others: Vec<Key> = keys.iter().filter(|key| key.pack != *name).cloned().collect();
+    train_keys(&mut others, &[], false, &other, &trained_on.features(&other, Some(name)), options)?;
+    others.extend(keys.iter().filter(|key| key.pack == *name).cloned());
+    let all = trained_on.features(&other, None);
+    train_keys(&mut others, std::slice::from_ref(name), false, &other, &all, options)?;
+    Ok(Measured::of(&detectors(&others, &other), &held.held_prompts(&other), &router.facts.policy))
+}
+
+/// Trains the detectors of `only` beside the others' as they are, or of all keys where it is empty; anew, or from where they
+/// are.
+fn train_keys(
+    keys: &mut [Key],
+    only: &[String],
+    go_on: bool,
+    router: &RouterWeights,
+    prompts: &[LabelledFeature],
+    options: DetectorOptions,
+) -> anyhow::Result<()> {
+    let projection = router.projection();
+    let is_new = |key: &Key| only.is_empty() || only.contains(&key.pack);
+    let wanted: Vec<String> = keys.iter().filter(|key| is_new(key)).map(|key| key.pack.clone()).collect();
+    let mut frozen = Vec::new();
+    for key in keys.iter().filter(|key| !is_new(key)) {
+        // A pack without a detector of this router can't be chosen beside the new one either.
+        match &key.key.detector {
+            Some(detector) if key.key.facts.router == Some(projection) => {
+                frozen.push((key.pack.clone(), detector));
+            }
+            _ => notice(&format!("note: `{}` has no detector of this router and takes no part", key.pack)),
+        }
+    }
+    let from: Vec<&Detector> = detectors(keys, router)
+        .into_iter()
+        .filter(|(name, _)| wanted.iter().any(|pack| pack == name))
+        .map(|(_, detector)| detector)
+        .collect();
+    let from = go_on.then_some(&from[..]);
+    let bar = step_bar(&format!("Training {}", wanted.join(", ")), (options.members * options.steps) as u64);
+    let trained = train_detectors(&wanted, from, &frozen, prompts, options, &mut |step, _| {
+        bar.set_position(step as u64);
+    });
+    bar.finish_and_clear();
+    interrupt::check()?;
+    let mut trained = trained.map_err(explain)?.into_iter();
+    for key in keys.iter_mut().filter(|key| wanted.contains(&key.pack)) {
+        key.key.detector = trained.next();
+        key.key.facts.router = Some(projection);
+    }
+    Ok(())
+}
+
+/// The detectors of this router by name.
+fn detectors<'a>(keys: &'a [Key], router: &RouterWeights) -> Vec<(&'a str, &'a Detector)> {
+    let projection = router.projection();
+    let own = keys.iter().filter(|key| key.key.facts.router == Some(projection));
+    own.filter_map(|key| Some((key.pack.as_str(), key.key.detector.as_ref()?))).collect()
+}
+
+fn read_router(path: &Path) -> anyhow::Result<RouterWeights> {
+    let refuse = |what: String| Failure::usage(what).help("make the router's weights first: --fit");
+    let bytes =
+        std::fs::read(path).map_err(|error| refuse(format!("can't read {}: {error}", path.display())))?;
+    RouterWeights::from_bytes(&bytes).map_err(|error| refuse(format!("{}: {error}", path.display())).into())
+}
+
+/// How much each token counts, by how often the prompts have it.
+fn count_tokens(model: &Model, texts: &[Labelled]) -> anyhow::Result<Vec<f32>> {
+    let mut seen = Vec::new();
+    for prompt in texts {
+        let ids = model.host.tokenizer().encode_prompt(&prompt.text, false);
+        seen.extend(ids.map_err(|error| model::explain(error.into()))?);
+    }
+    Ok(RouterWeights::weights_of_tokens(model.host.core().shape().vocab_size, seen))
+}
+
+/// Prompts as the base reads them.
+struct Means {
+    /// `[4 * hidden]` a prompt; see [`RouterWeights::means`].
+    means: Vec<Vec<f32>>,
+    labels: Vec<Label>,
+}
+
+/// What a prompt wants.
+struct Label {
+    packs: Vec<String>,
+    weight: f32,
+    words: usize,
+}
+
+/// Prompts whose time is taken.
+const TIMED: usize = 200;
+
+/// Some of the prompts as the base reads them, spread over all.
+fn read_some(model: &Model, texts: &[Labelled]) -> anyhow::Result<Vec<PromptRows>> {
+    let some = texts.iter().step_by((texts.len() / TIMED).max(1));
+    some.map(|prompt| PromptRows::of_text(model.host.core(), model.host.tokenizer(), &prompt.text))
+        .collect::<Result<_, _>>()
+        .map_err(model::explain)
+}
+
+impl Means {
+    fn read(
+        model: &Model,
+        token_weights: &[f32],
+        kept: &mut KeptMeans,
+        what: &str,
+        texts: Vec<Labelled>,
+    ) -> anyhow::Result<Self> {
+        let bar = step_bar(what, texts.len() as u64);
+        let mut all =
+            Self { means: Vec::with_capacity(texts.len()), labels: Vec::with_capacity(texts.len()) };
+        for prompt in texts {
+            bar.inc(1);
+            interrupt::check()?;
+            all.means.push(kept.of(&prompt.text, || {
+                let rows = PromptRows::of_text(model.host.core(), model.host.tokenizer(), &prompt.text);
+                let rows = rows.map_err(model::explain)?;
+                let means = RouterWeights::means(token_weights, &rows.ids, &rows.hidden, &rows.embeddings);
+                means.context("the base's hidden states have another size than its embeddings")
+            })?);
+            let words = prompt.text.split_whitespace().count();
+            all.labels.push(Label { packs: prompt.packs, weight: prompt.weight, words });
+        }
+        bar.finish_and_clear();
+        Ok(all)
+    }
+
+    /// The router of these prompts but those that want `without`.
+    fn router(
+        &self,
+        base: Sha256,
+        slot: Slot,
+        token_weights: Vec<f32>,
+        without: Option<&str>,
+    ) -> anyhow::Result<RouterWeights> {
+        let stays = |packs: &[String]| without.is_none_or(|name| !packs.iter().any(|pack| pack == name));
+        let (means, general): (Vec<Vec<f32>>, Vec<bool>) = self
+            .means
+            .iter()
+            .zip(&self.labels)
+            .filter(|(_, label)| stays(&label.packs))
+            .map(|(mean, label)| (mean.clone(), label.packs.is_empty()))
+            .unzip();
+        make_router(base, slot, token_weights, &means, &general).map_err(explain)
+    }
+
+    /// The features of these prompts but those that want `without`.
+    fn features(&self, router: &RouterWeights, without: Option<&str>) -> Vec<LabelledFeature> {
+        let prompts = self.means.iter().zip(&self.labels);
+        prompts
+            .filter(|(_, label)| without.is_none_or(|name| !label.packs.iter().any(|pack| pack == name)))
+            .map(|(mean, label)| LabelledFeature {
+                feature: router.standardized(mean),
+                packs: label.packs.clone(),
+                weight: label.weight,
+            })
+            .collect()
+    }
+
+    fn held_prompts(&self, router: &RouterWeights) -> Vec<HeldPrompt> {
+        let words = self.labels.iter().map(|label| label.words);
+        let held = self.features(router, None).into_iter().zip(words);
+        held.map(|(labelled, words)| HeldPrompt { labelled, words }).collect()
+    }
 }
 
 /// A routing key in its folder.
+#[derive(Clone)]
 struct Key {
     pack: String,
     path: PathBuf,
@@ -136,127 +391,4 @@ impl Key {
         manifests::write_atomically(&self.path, &bytes)
             .with_context(|| format!("can't write {}", self.path.display()))
     }
-}
-
-/// A prompt and the packs that it wants, in order.
-struct Labelled {
-    text: String,
-    packs: Vec<String>,
-    weight: f32,
-}
-
-fn weighted(source: &str) -> anyhow::Result<(&str, f32)> {
-    let Some((file, weight)) = source.rsplit_once('=') else { return Ok((source, 1.0)) };
-    let weight: f32 =
-        weight.parse().ok().filter(|weight: &f32| weight.is_finite() && *weight > 0.0).ok_or_else(|| {
-            Failure::usage(format!(
-                "--prompts {source}: expected a number above 0 after `=`, found `{weight}`"
-            ))
-        })?;
-    Ok((file, weight))
-}
-
-fn labelled(file: &Path, weight: f32, names: &BTreeSet<String>) -> anyhow::Result<Vec<Labelled>> {
-    let mut prompts = Vec::new();
-    for (index, prompt) in JsonLines::<LabelledPrompt>::open(file)?.enumerate() {
-        let LabelledPrompt { text, packs, intent } = prompt?;
-        let wanted = match (packs, intent) {
-            (Some(packs), _) => packs,
-            (None, Some(intent)) => vec![intent],
-            (None, None) => {
-                let place = format!("{}: prompt {}", file.display(), index + 1);
-                return Err(Failure::usage(format!("{place} has neither `packs` nor `intent`")).into());
-            }
-        };
-        // Corpora write names with an underscore, packs with a hyphen.
-        let wanted: BTreeSet<String> = wanted.iter().map(|name| name.replace('_', "-")).collect();
-        let packs = wanted.into_iter().filter(|name| names.contains(name)).collect();
-        if !text.trim().is_empty() {
-            prompts.push(Labelled { text, packs, weight });
-        }
-    }
-    Ok(prompts)
-}
-
-/// Prompts as users might begin a text of each domain.
-fn cut_texts(
-    arguments: &TrainRouterArguments,
-    settings: &Settings,
-    names: &BTreeSet<String>,
-) -> anyhow::Result<Vec<Labelled>> {
-    if arguments.text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let chosen = ChosenBase::find(&settings.host.base)?;
-    chosen.require()?;
-    let file = BaseFile::open(&chosen.path).map_err(|error| model::explain(error.into()))?;
-    let encoder =
-        BaseEncoder::new(&file, &base_context(settings)?.fingerprint.to_string()).map_err(explain)?;
-    let mut texts = Vec::new();
-    for source in &arguments.text {
-        let (name, path) = source
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("--text {source}: expected NAME=FILE")))?;
-        let name = name.replace('_', "-");
-        let domain = Domain { name: name.clone(), path: PathBuf::from(path) };
-        let tokens = domain.tokens(&encoder)?;
-        let cut =
-            PromptOptions { each_form: arguments.cut as usize, lengths: (8, 128), seed: arguments.seed };
-        let cut = prompts(&[&tokens], encoder.tokenizer(), cut).map_err(explain)?;
-        let raw = cut.into_iter().filter(|prompt| prompt.form == PromptForm::Raw);
-        texts.extend(raw.map(|prompt| Labelled {
-            text: encoder.tokenizer().decode(&prompt.ids),
-            packs: names.get(&name).into_iter().cloned().collect(),
-            weight: 1.0,
-        }));
-    }
-    Ok(texts)
-}
-
-/// How often the likeliest choice is the right one, pack by pack.
-fn tell(
-    keys: &[Key],
-    held: &[LabelledFeature],
-    trained_on: usize,
-    settings: &Settings,
-) -> anyhow::Result<()> {
-    let choice = |prompt: &LabelledFeature| {
-        let logits = keys.iter().filter_map(|key| {
-            let logit = key.key.detector.as_ref()?.logit(&prompt.feature)?;
-            Some((key.pack.clone(), logit))
-        });
-        let routing = route(logits.collect(), None, RoutingPolicy::default());
-        routing.mixture.into_iter().next().map(|share| share.pack)
-    };
-    let is_right = |prompt: &&LabelledFeature| match choice(prompt) {
-        Some(pack) => prompt.packs.contains(&pack),
-        None => prompt.packs.is_empty(),
-    };
-    let mut rows = Vec::new();
-    for name in keys.iter().map(|key| Some(key.pack.as_str())).chain([None]) {
-        let wanting = held.iter().filter(|prompt| prompt.packs.first().map(String::as_str) == name);
-        let right = wanting.clone().filter(is_right).count();
-        rows.push((name.unwrap_or("no pack"), wanting.count(), right));
-    }
-    let (all, right) = rows.iter().fold((0, 0), |(all, sum), (_, count, right)| (all + count, sum + right));
-    if settings.json {
-        let by_pack: serde_json::Map<String, serde_json::Value> = rows
-            .iter()
-            .map(|(name, count, right)| ((*name).to_owned(), json!({ "prompts": count, "right": right })))
-            .collect();
-        return print_json(
-            &json!({ "trained_on": trained_on, "prompts": all, "right": right, "packs": by_pack }),
-        );
-    }
-    let share = |count: usize, right: usize| match count {
-        0 => "-".to_owned(),
-        _ => format!("{:.1} %", 100.0 * right as f64 / count as f64),
-    };
-    let mut lines = vec![["wanted", "prompts", "right"].map(str::to_owned).to_vec()];
-    lines.extend(
-        rows.iter()
-            .map(|(name, count, right)| vec![(*name).to_owned(), count.to_string(), share(*count, *right)]),
-    );
-    lines.push(vec!["all".into(), all.to_string(), share(all, right)]);
-    print(&table(&lines))
 }
