@@ -47,7 +47,7 @@ impl Base {
         }
     }
 
-    fn path(self) -> PathBuf {
+    pub(crate) fn path(self) -> PathBuf {
         let path = self.file();
         assert!(path.exists(), "{} is missing: run `cargo xtask test`, which fetches it", path.display());
         path
@@ -64,7 +64,7 @@ impl Base {
         }
     }
 
-    fn shape(self) -> (BaseShape, SlotRange) {
+    pub(crate) fn shape(self) -> (BaseShape, SlotRange) {
         match self {
             Self::Real => (fixture_packs::smollm2_shape(), fixture_packs::SMOLLM2_SLOT),
             Self::Tiny => {
@@ -81,11 +81,28 @@ pub fn small_base() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/small-base")
 }
 
+/// A checkpoint of six layers that was trained to find pass keys in texts of up to 2,048 tokens, in the repository.
+pub fn passkey_base() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/passkey-base")
+}
+
 impl Folders {
     /// A packs directory with these fixtures, for the real base.
     pub fn with(fixtures: &[&str]) -> Self {
         let folders = Self::for_base(Base::Real);
         fixtures.iter().for_each(|name| drop(lay_out(name, folders.packs.path())));
+        folders
+    }
+
+    /// A packs directory with links to these packs of the project, as `cargo xtask` lays them out, for the real base.
+    pub fn with_shipped(packs: &[&str]) -> Self {
+        let folders = Self::for_base(Base::Real);
+        let shipped = std::env::var_os("MODULARBASE_PACKS_DIR").map(PathBuf::from);
+        let shipped =
+            shipped.expect("MODULARBASE_PACKS_DIR names no folder of packs: run `cargo xtask test`");
+        for pack in packs {
+            std::os::unix::fs::symlink(shipped.join(pack), folders.packs.path().join(pack)).unwrap();
+        }
         folders
     }
 
@@ -163,6 +180,7 @@ pub fn host_options(base: Base, packs: &Path, cache: &Path) -> HostOptions {
         trust: TrustPolicy::default(),
         budget: None,
         context: None,
+        routing: Default::default(),
         cache_dir: cache.to_owned(),
         prober: Prober::new(probe_program(), ProbeLimits::default()),
     }

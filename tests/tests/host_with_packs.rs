@@ -5,7 +5,7 @@ use std::path::Path;
 use fixture_packs::{lay_out, lay_out_with};
 use manifests::{BaseFingerprint, Dtype, Sha256};
 use modularbase_engine::{EngineError, Host};
-use modularbase_manager::{LeaseFailure, PackState};
+use modularbase_manager::{LeaseFailure, PackEvent, PackState};
 use modularbase_residency::Owner;
 use system_tests::{Folders, first_logits, same_bits, wait_for_state};
 
@@ -90,15 +90,27 @@ fn bad_pack_is_quarantined_and_others_keep_serving() {
     }
     assert!(same_bits(&logits(&host, "scaled"), &scaled));
     for pack in host.manager().reports() {
+        if pack.name == "loops" {
+            // A time limit may be the moment's fault: it is tried again by itself, perhaps at this moment.
+            let may_serve =
+                [PackState::Registered, PackState::Loading, PackState::Resident, PackState::Leased];
+            assert!(!may_serve.contains(&pack.state), "{pack:?}");
+            continue;
+        }
         let quarantined = pack.state == PackState::Quarantined;
         assert_eq!(quarantined, !["general", "scaled"].contains(&pack.name.as_str()), "{}", pack.name);
         assert_eq!(quarantined, pack.reason.is_some(), "{}", pack.name);
     }
     // Asked again, the reason is the same and nothing is tried a second time.
-    let quarantines = host.manager().totals().quarantines;
+    let of_panics = |host: &Host| {
+        let events = host.manager().events_after(0, std::time::Duration::ZERO);
+        let of_panics = |event: &PackEvent| event.pack == "panics" && event.state == PackState::Quarantined;
+        events.into_iter().filter(of_panics).count()
+    };
+    let quarantines = of_panics(&host);
     let again = refusal(&host, "panics").to_string();
     assert!(again.contains("quarantined"), "{again}");
-    assert_eq!(host.manager().totals().quarantines, quarantines);
+    assert_eq!(of_panics(&host), quarantines);
 }
 
 #[test]
@@ -144,7 +156,8 @@ fn budget_is_bytes_and_is_never_exceeded() {
     let with_budget = |budget: u64| {
         folders.host_with(|options| {
             options.budget = Some(budget);
-            options.admission_wait = std::time::Duration::from_millis(50);
+            // What fits is there by then, also on a busy machine.
+            options.admission_wait = std::time::Duration::from_secs(2);
         })
     };
     let refused = with_budget(1 << 20).map(|_| ()).unwrap_err().to_string();

@@ -128,6 +128,7 @@ fn within_the_hot_window_answers_are_those_without_a_window_and_beyond_the_base_
 
 #[test]
 fn a_window_that_the_base_has_no_positions_for_is_refused_when_the_host_starts() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folders = Folders::for_base(Base::Tiny);
     let opened = folders.host_with(|options| {
         options.base = small_base();

@@ -25,12 +25,30 @@ pub struct Settings {
     /// Packs in the folder of many.
     #[arg(long, default_value_t = 10_000)]
     pub packs: usize,
+    /// What is measured (default: everything); more than once, in any order.
+    #[arg(long, value_name = "WHAT")]
+    pub only: Vec<Measured>,
     /// Be the process that restarts on the folders `packs` and `cache` in this one.
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub restart_on: Option<PathBuf>,
 }
 
-/// Measures everything. Progress is told on stderr.
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measured {
+    /// Loads, reloads and evictions.
+    Loads,
+    /// From the last byte to the first answer.
+    Arrival,
+    /// What a load costs the steps beside it.
+    Pauses,
+    /// Tokens a second with packs.
+    Throughput,
+    /// A folder of thousands.
+    Many,
+}
+
+/// Measures what the settings say. Progress is told on stderr.
 ///
 /// # Panics
 /// Where it can't be set up, or a pack does not come to serve.
@@ -40,25 +58,22 @@ pub fn run(settings: &Settings) -> Value {
     }
     let base = if Base::Real.is_there() { Base::Real } else { Base::Tiny };
     let rounds = settings.rounds.max(1);
-    let told = |what: &str| eprintln!("packs: {what}");
-    told("loads");
-    let loads = loads::measure(base, rounds);
-    told("arrival");
-    let arrival = arrival::measure(base, rounds);
-    told("pauses");
-    let pauses = pauses::measure(base, rounds);
-    told("throughput");
-    let throughput = throughput::measure(base, rounds);
-    told("many packs");
-    let many = many::measure(settings.packs);
+    let only = &settings.only;
+    let measured = |what: Measured, measure: &dyn Fn() -> Value| {
+        let is_wanted = only.is_empty() || only.contains(&what);
+        is_wanted.then(|| {
+            eprintln!("packs: {what:?}");
+            measure()
+        })
+    };
     json!({
         "base": base.name(),
         "rounds": rounds,
-        "loads": loads,
-        "arrival": arrival,
-        "pauses": pauses,
-        "throughput": throughput,
-        "many": many,
+        "loads": measured(Measured::Loads, &|| loads::measure(base, rounds)),
+        "arrival": measured(Measured::Arrival, &|| arrival::measure(base, rounds)),
+        "pauses": measured(Measured::Pauses, &|| pauses::measure(base, rounds)),
+        "throughput": measured(Measured::Throughput, &|| throughput::measure(base, rounds)),
+        "many": measured(Measured::Many, &|| many::measure(settings.packs)),
     })
 }
 

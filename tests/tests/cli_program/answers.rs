@@ -19,8 +19,17 @@ fn run_json_is_one_object_with_every_field_and_stdout_holds_nothing_else() {
     let ended = Ended::of(with_base(FRANCE.iter().chain(&["--json"]))).success();
     assert_eq!(ended.stderr, "");
     let answer = ended.json();
-    let expected =
-        ["text", "token_ids", "prompt_tokens", "finish_reason", "mixture", "omitted", "timings", "memory"];
+    let expected = [
+        "text",
+        "token_ids",
+        "prompt_tokens",
+        "reused_tokens",
+        "finish_reason",
+        "mixture",
+        "omitted",
+        "timings",
+        "memory",
+    ];
     assert_eq!(keys(&answer), expected.into());
     assert!(answer["text"].as_str().unwrap().contains("Paris"), "{answer}");
     assert_eq!(answer["token_ids"].as_array().unwrap().len(), 6);

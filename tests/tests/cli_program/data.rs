@@ -1,7 +1,10 @@
 //! `data`: recipes made from files of this machine, text counted and split, and what is refused.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use crate::program::{Ended, modularbase, names, with_base};
 
@@ -106,6 +109,85 @@ fn a_source_that_cannot_be_reached_is_named_with_what_failed_and_what_to_do() {
         );
         assert!(ended.stderr.contains("help: "), "{}", ended.stderr);
     }
+}
+
+/// A hub with one file, whose first download breaks off half-way. Gives its address, and what ranges were asked for.
+fn hub_with(content: Vec<u8>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        let mut downloads = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head: Vec<String> = BufReader::new(&stream)
+                .lines()
+                .map(Result::unwrap)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            assert!(head[0].starts_with("GET /datasets/a/b/resolve/v1/part.jsonl "), "{head:?}");
+            let range = head
+                .iter()
+                .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+            let range = range.unwrap();
+            let (first, last) = range.split_once('-').unwrap();
+            let first: usize = first.parse().unwrap();
+            let end = last.parse().map_or(content.len(), |last: usize| last + 1);
+            told.lock().unwrap().push(range.clone());
+            let size = content.len();
+            write!(
+                stream,
+                "HTTP/1.1 206 Partial Content\r\netag: \"e1\"\r\nx-repo-commit: c1\r\nconnection: close\r\n\
+                 content-range: bytes {first}-{}/{size}\r\ncontent-length: {}\r\n\r\n",
+                end - 1,
+                end - first
+            )
+            .unwrap();
+            let is_download = last.is_empty();
+            downloads += usize::from(is_download);
+            let end = if is_download && downloads == 1 { size / 2 } else { end };
+            stream.write_all(&content[first..end]).unwrap();
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_data_set_of_the_hub_whose_download_broke_off_is_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let content: String =
+        (0..2000).map(|line| format!("{{\"text\": \"line {line} of a data set\"}}\n")).collect();
+    let content = content.into_bytes();
+    let half = content.len() / 2;
+    let recipe = folder.path().join("r.toml");
+    let text = format!(
+        "schema_version = 1\n[recipe]\nname = \"r\"\ndescription = \"R.\"\n[source.far]\ntitle = \"F\"\n\
+         license = \"MIT\"\nsha256 = \"{}\"\nfiles = [\"**\"]\nextract.records = {{}}\n\
+         from.hugging_face = {{ repo = \"a/b\", revision = \"v1\", file = \"part.jsonl\" }}\n",
+        manifests::Sha256::of_bytes(&content)
+    );
+    std::fs::write(&recipe, text).unwrap();
+    let (address, asked) = hub_with(content);
+    let out = folder.path().join("out");
+    let fetch = || {
+        let arguments = ["data", "fetch", recipe.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
+        let mut command = with_cache(folder.path(), &arguments);
+        command.env("HF_ENDPOINT", &address).env("HF_HOME", folder.path()).env_remove("HF_TOKEN");
+        Ended::of(command)
+    };
+    let broken = fetch();
+    assert_eq!(broken.code, Some(1), "{}", broken.stderr);
+    assert!(broken.stderr.contains("can't download a/b/part.jsonl"), "{}", broken.stderr);
+    assert!(broken.stderr.contains("say the same command again"), "{}", broken.stderr);
+
+    let made = fetch().success().json();
+    assert_eq!(made["report"]["sources"]["far"]["documents"], 2000);
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, ["0-0".to_owned(), "0-".to_owned(), "0-0".to_owned(), format!("{half}-")]);
+    // Nothing but what was verified is left.
+    let left = names(&folder.path().join("downloads"));
+    assert!(left.iter().all(|name| !name.starts_with(".unfinished")), "{left:?}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use modularbase_engine::Host;
 use modularbase_residency::Owner;
 use system_tests::{Base, Folders, answer, first_logits, same_bits};
 
+/// How long requests of a crowded host wait for memory: longer than a test takes.
+const WAIT: Duration = Duration::from_secs(60);
+
 /// A tiny host with packs `pack-0`.. of equal size and a budget for some of them, with what each pack gives alone.
 fn crowded(packs: u64, room_for: u64) -> (Folders, Host, Vec<(String, Vec<f32>)>) {
     let folders = Folders::for_base(Base::Tiny);
@@ -18,7 +21,7 @@ fn crowded(packs: u64, room_for: u64) -> (Folders, Host, Vec<(String, Vec<f32>)>
     for (seed, name) in names.iter().enumerate() {
         folders.fixture("sized").named(name).seeded(seed as u64).lay_out(folders.packs.path());
     }
-    let host = folders.host();
+    let host = folders.host_with(|options| options.admission_wait = WAIT).unwrap();
     let expected: Vec<_> =
         names.iter().map(|name| (name.clone(), first_logits(&host, name).unwrap())).collect();
     let held = host.ledger().holders();
@@ -118,6 +121,35 @@ fn evicting_a_pack_that_is_requested_again_makes_progress() {
     println!("{} requests in {:?}: {totals:?}", 3 * rounds, started.elapsed());
     assert!(totals.evictions >= rounds as u64 / 2, "the victims were requested again: {totals:?}");
     assert_eq!(totals.omitted, 0, "everybody got the pack");
+}
+
+#[test]
+fn requests_that_need_more_than_one_pack_do_not_wait_for_each_other() {
+    let (_folders, host, _expected) = crowded(4, 2);
+    let turn = |choice: &str| host.turn(&choice.parse().unwrap()).unwrap();
+    let choices = ["pack-0,pack-1", "pack-2,pack-3", "pack-1,pack-2", "pack-3"];
+    host.manager().registered().iter().for_each(|pack| drop(host.manager().evict(&pack.name)));
+    let both = turn(choices[0]);
+    // Room for two packs and what a load takes in passing, and for no third.
+    let held: u64 = host.ledger().holders().iter().map(|(_, bytes)| bytes).sum();
+    host.set_budget(held + (8 << 10));
+    drop(both);
+    let rounds = 100;
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for choice in choices {
+            let turn = &turn;
+            scope.spawn(move || {
+                for _ in 0..rounds {
+                    let turn = turn(choice);
+                    assert_eq!(turn.omitted(), [], "{choice}");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+    });
+    println!("{} turns in {:?}: {:?}", rounds * choices.len(), started.elapsed(), host.manager().totals());
+    assert!(started.elapsed() < WAIT, "some waited for each other");
 }
 
 #[test]

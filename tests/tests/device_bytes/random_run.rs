@@ -1,8 +1,7 @@
-//! What the core says of its bytes against what the allocator says. One test in a program of its own: the allocator
-//! counts the whole process.
+//! A random run of a base, experts and sequences, in which what the core says of its bytes is held against what somebody
+//! else counts who sees them all.
 
 use std::{
-    alloc::System,
     borrow::Cow,
     collections::HashMap,
     path::{Path, PathBuf},
@@ -10,22 +9,27 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use cap::Cap;
 use fixture_packs::{SMOLLM2_SLOT, random_weights, smollm2_shape};
 use manifests::{Dtype, FileName, Sha256, WeightsRecord};
 use modularbase_core::{
-    Advance, BaseCore, BaseFile, BehindCaches, CHUNK_ROWS, CpuBackend, Expert, KvDtype, LogitRows, Mixture,
-    PackTensor, PackTensorKind, Sequence, StepSize, StoredTensor, WeightDtype,
+    Advance, Backend, BaseCore, BaseFile, BehindCaches, CHUNK_ROWS, Expert, LogitRows, Mixture, PackTensor,
+    PackTensorKind, Sequence, StepSize, StoredTensor, WeightDtype,
 };
 use modularbase_graph::{CheckedGraph, Graph, infer_shapes};
 use modularbase_loader::{WeightView, WeightsFile};
 use pack_sdk::{BlockStart, GraphBuilder, LlamaBlock, MoeFfn, Value};
 
-#[global_allocator]
-static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
-
 const CONTEXT: usize = 1_500;
 const SEQUENCES: usize = 4;
+
+/// Who counts the bytes that are allocated where the model runs.
+pub trait Counter {
+    /// Bytes that are allocated now.
+    fn allocated(&self) -> usize;
+
+    /// The most bytes that ever were.
+    fn most_allocated(&self) -> usize;
+}
 
 /// A pack's network and, where it has weights of its own, their file.
 struct Pack {
@@ -118,8 +122,9 @@ impl Random {
 }
 
 /// A base with experts and sequences, and what was allocated before.
-struct Device {
+struct Device<'a> {
     core: BaseCore,
+    counter: &'a dyn Counter,
     before: usize,
     experts: Vec<Arc<Expert>>,
     sequences: Vec<(Sequence, Option<BehindCaches>)>,
@@ -127,7 +132,7 @@ struct Device {
     ceiling: usize,
 }
 
-impl Device {
+impl Device<'_> {
     /// Everything that the core knows of.
     fn known(&self) -> usize {
         let experts = self.experts.iter().map(|expert| expert.resident_bytes() + expert.plan_bytes());
@@ -154,16 +159,16 @@ impl Device {
     }
 
     fn check(&mut self, what: &str) {
-        let (known, found) = (self.known(), ALLOCATOR.allocated() - self.before);
+        let (known, found) = (self.known(), self.counter.allocated() - self.before);
         let difference = known.abs_diff(found) as f64 / found as f64;
         self.largest_difference = self.largest_difference.max(difference);
-        assert!(difference < 0.01, "after {what}: the core knows of {known} bytes, the allocator of {found}");
+        assert!(difference < 0.01, "after {what}: the core knows of {known} bytes, {found} are allocated");
         let scratch = self.scratch();
         let workspace = self.core.workspace_bytes();
         assert!(workspace <= scratch, "after {what}: {workspace} bytes of scratch, {scratch} announced");
         // In the middle of a step there were at most these.
         self.ceiling = self.ceiling.max(known - workspace + scratch);
-        let most = ALLOCATOR.max_allocated().saturating_sub(self.before);
+        let most = self.counter.most_allocated().saturating_sub(self.before);
         let limit = self.ceiling + self.ceiling / 100;
         assert!(most <= limit, "at most {limit} bytes were announced until {what}, {most} were allocated");
     }
@@ -175,8 +180,9 @@ impl Device {
     }
 }
 
-#[test]
-fn what_the_core_says_of_its_bytes_is_what_the_allocator_says_at_every_step_of_a_random_run() {
+/// Loads the default base onto `backend`, and does what hosts do with it in an order from the environment's `SEED`. After
+/// each step the core's figure is within 1 % of the counter's, and at the end all bytes are back.
+pub fn random_run(backend: Arc<dyn Backend>, counter: &dyn Counter) {
     let seed = match std::env::var("SEED") {
         Ok(seed) => seed.parse().expect("SEED is a number"),
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
@@ -201,13 +207,19 @@ fn what_the_core_says_of_its_bytes_is_what_the_allocator_says_at_every_step_of_a
     let base = manifests::builtin_base(manifests::DEFAULT_BASE).unwrap().unwrap();
     let path = base.file.unwrap().name.in_folder(&manifests::folders::bases_folder().unwrap());
     let file = BaseFile::open(&path).unwrap_or_else(|error| panic!("run `cargo xtask test`: {error}"));
-    let backend = Arc::new(CpuBackend::new(2, KvDtype::F16));
-    let before = ALLOCATOR.allocated();
+    let before = counter.allocated();
     let core = BaseCore::load(&file, SMOLLM2_SLOT, backend, WeightDtype::AsStored, &mut |_, _| {}).unwrap();
     // Tensors are read one after the other on the way; packs' weights were drawn before.
-    let ceiling = ALLOCATOR.max_allocated() - before;
-    let mut device =
-        Device { core, before, experts: Vec::new(), sequences: Vec::new(), largest_difference: 0.0, ceiling };
+    let ceiling = counter.most_allocated() - before;
+    let mut device = Device {
+        core,
+        counter,
+        before,
+        experts: Vec::new(),
+        sequences: Vec::new(),
+        largest_difference: 0.0,
+        ceiling,
+    };
     device.check("loading the base");
     let started = Instant::now();
     let mut steps = 0;
@@ -221,11 +233,11 @@ fn what_the_core_says_of_its_bytes_is_what_the_allocator_says_at_every_step_of_a
     device.check("letting go of everything");
     println!("{steps} steps, largest difference {:.4} %", 100.0 * device.largest_difference);
     drop(device);
-    let left = ALLOCATOR.allocated().saturating_sub(before);
+    let left = counter.allocated().saturating_sub(before);
     assert!(left < 64 << 10, "{left} bytes are left when the base is gone");
 }
 
-fn step(device: &mut Device, packs: &[Pack], number: usize, random: &mut Random) -> &'static str {
+fn step(device: &mut Device<'_>, packs: &[Pack], number: usize, random: &mut Random) -> &'static str {
     let action = if device.experts.is_empty() { 0 } else { random.below(10) };
     match action {
         0 | 1 if device.experts.len() < 6 => {
@@ -282,7 +294,7 @@ fn step(device: &mut Device, packs: &[Pack], number: usize, random: &mut Random)
 }
 
 /// Moves some sequences on by a long prompt, a short one or a token.
-fn advance(device: &mut Device, random: &mut Random) {
+fn advance(device: &mut Device<'_>, random: &mut Random) {
     let longest = [1, 1, 20, 600][random.below(4)];
     let tokens: Vec<u32> = (0..longest).map(|_| random.below(40_000) as u32).collect();
     let mixture = device.some_mixture(random);
