@@ -95,6 +95,27 @@ impl CargoWorkspace {
         self.cdylibs.iter().filter(served).collect()
     }
 
+    /// Its packs that are weights alone: folders in `packs` with a `pack.toml` and no crate.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn weight_packs(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let packs = self.root.join("packs");
+        if !packs.is_dir() {
+            return Ok(Vec::new());
+        }
+        let entries = std::fs::read_dir(&packs).with_context(|| format!("can't read {}", packs.display()))?;
+        let mut folders = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("can't read {}", packs.display()))?;
+        folders.retain(|folder| {
+            folder.join(PACK_MANIFEST_FILE).is_file() && !folder.join("Cargo.toml").is_file()
+        });
+        folders.sort();
+        Ok(folders)
+    }
+
     /// The pack by its package's name, its folder's name or its folder; `None`: the only one.
     pub fn pack(&self, wanted: Option<&str>) -> anyhow::Result<&CdylibPackage> {
         let packs = self.packs();
@@ -115,6 +136,14 @@ impl CargoWorkspace {
             Some(pack) => Ok(pack),
             None => bail!("no pack `{wanted}` in {}; there are: {}", self.root.display(), names(&packs)),
         }
+    }
+
+    /// Builds every target of every member for release: the host, the packs, the fixture packs that whole-system tests load,
+    /// and the tests. These bring features of shared dependencies with them, so with less than all targets cargo would
+    /// compile most of the model's dependencies once more as soon as tests are asked for.
+    pub fn build_everything(&self) -> anyhow::Result<()> {
+        let build = Program::cargo().args(["build", "--release", "--workspace", "--all-targets"]);
+        Ok(build.in_folder(&self.root).run_quietly()?)
     }
 
     /// Builds packages for release; cargo's messages go to stderr.

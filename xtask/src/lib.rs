@@ -81,7 +81,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
     },
-    /// What has to hold before a change lands: format, lints, tests.
+    /// What has to hold before a change lands: format, lints, two minutes of soak, tests.
     Ci,
     /// Write the JSON schemas of the manifests.
     Schema {

@@ -12,6 +12,9 @@ use crate::pack_layout::{HostHelp, PackParts, lay_out};
 /// Builds the pack `wanted` (a name, a folder, or the only one here) and lays it out in `out`.
 pub(crate) fn build(wanted: Option<&str>, out: Option<&Path>) -> anyhow::Result<()> {
     let folder = wanted.map(Path::new).filter(|folder| folder.join(PACK_MANIFEST_FILE).is_file());
+    if let Some(folder) = folder.filter(|folder| !folder.join("Cargo.toml").is_file()) {
+        return build_weights(folder, out);
+    }
     let workspace = match folder {
         Some(folder) => CargoWorkspace::discover(folder)?,
         None => CargoWorkspace::current()?,
@@ -29,6 +32,30 @@ pub(crate) fn build(wanted: Option<&str>, out: Option<&Path>) -> anyhow::Result<
     Ok(())
 }
 
+/// Lays out a pack that is weights alone.
+fn build_weights(folder: &Path, out: Option<&Path>) -> anyhow::Result<()> {
+    let out = match out {
+        Some(out) => out.to_path_buf(),
+        None => weights_out(&CargoWorkspace::discover(folder)?, folder)?,
+    };
+    let manifest = lay_out_weights(folder, &out)?;
+    println!("{}", summary(&manifest, &out));
+    Ok(())
+}
+
+/// Where a pack of weights alone is laid out when nothing is said.
+pub(crate) fn weights_out(workspace: &CargoWorkspace, folder: &Path) -> anyhow::Result<PathBuf> {
+    let source = PackSource::read(&folder.join(PACK_MANIFEST_FILE))?;
+    Ok(workspace.packs_folder().join(source.pack.name.as_str()))
+}
+
+/// Lays out a pack that no crate belongs to.
+pub(crate) fn lay_out_weights(folder: &Path, out: &Path) -> anyhow::Result<PackManifest> {
+    let parts = PackParts { source: folder.to_path_buf(), library: None };
+    lay_out(&parts, out, &mut LazyHost::new(None))
+        .with_context(|| format!("can't lay out the pack in {}", folder.display()))
+}
+
 /// Where a pack is laid out when nothing is said: `target/packs/<name in its manifest>`.
 pub(crate) fn default_out(workspace: &CargoWorkspace, pack: &CdylibPackage) -> anyhow::Result<PathBuf> {
     let source = PackSource::read(&pack.folder.join(PACK_MANIFEST_FILE))?;
@@ -42,7 +69,8 @@ pub(crate) fn lay_out_built(
     out: &Path,
     host: &mut dyn HostHelp,
 ) -> anyhow::Result<PackManifest> {
-    let parts = PackParts { source: pack.folder.clone(), library: workspace.release().join(&pack.library) };
+    let parts =
+        PackParts { source: pack.folder.clone(), library: Some(workspace.release().join(&pack.library)) };
     lay_out(&parts, out, host).with_context(|| format!("can't lay out the pack `{}`", pack.package))
 }
 

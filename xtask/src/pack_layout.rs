@@ -11,8 +11,8 @@ use manifests::{FileName, MemoryDeclaration, PACK_MANIFEST_FILE, PackManifest, P
 pub struct PackParts {
     /// The folder of `pack.toml` in source form and of the data files.
     pub source: PathBuf,
-    /// The built library.
-    pub library: PathBuf,
+    /// The built library; `None` for a pack of weights alone.
+    pub library: Option<PathBuf>,
 }
 
 /// What a host adds to a pack that its author left open.
@@ -44,8 +44,14 @@ fn stage(
     staging: &Path,
     host: &mut dyn HostHelp,
 ) -> anyhow::Result<PackManifest> {
-    copy(&parts.library, &source.library.file.in_folder(staging))
-        .context("the library was not built; does [library] in pack.toml name lib<crate>.so?")?;
+    match (&parts.library, &source.library) {
+        (Some(built), Some(library)) => copy(built, &library.file.in_folder(staging))
+            .context("the library was not built; does [library] in pack.toml name lib<crate>.so?")?,
+        (None, Some(library)) => {
+            bail!("{} names `{}`, which no crate builds", source_manifest.display(), library.file)
+        }
+        (_, None) => {}
+    }
     let weights = source.weights.as_ref().map(|weights| &weights.file);
     let mut init_weights = false;
     for file in data_files(source) {
@@ -86,7 +92,8 @@ fn stage(
 
 /// Every file of the pack but the library; the signature only where it is there, since it is made after the build.
 fn data_files(source: &PackSource) -> Vec<&FileName> {
-    source.files().into_iter().filter(|file| **file != source.library.file).collect()
+    let library = source.library.as_ref().map(|library| &library.file);
+    source.files().into_iter().filter(|file| Some(*file) != library).collect()
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -161,7 +168,10 @@ mod tests {
     impl HostHelp for Host {
         fn init_weights(&mut self, folder: &Path) -> anyhow::Result<()> {
             let source = PackSource::read(&folder.join(PACK_MANIFEST_FILE))?;
-            assert!(source.library.file.in_folder(folder).is_file(), "the library is there to be asked");
+            assert!(
+                source.library.unwrap().file.in_folder(folder).is_file(),
+                "the library is there to be asked"
+            );
             if self.fails {
                 bail!("no base");
             }
@@ -187,7 +197,7 @@ mod tests {
         fs::write(source.join("DATA.md"), "# Data").unwrap();
         let library = folder.join("built.so");
         fs::write(&library, b"library").unwrap();
-        (PackParts { source, library }, folder.join("packs/law"))
+        (PackParts { source, library: Some(library) }, folder.join("packs/law"))
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -237,7 +247,7 @@ mod tests {
         let (parts, out) = example(folder.path());
         lay_out(&parts, &out, &mut Host { fails: false }).unwrap();
         let before = fs::read(out.join("pack.toml")).unwrap();
-        fs::write(&parts.library, b"another library").unwrap();
+        fs::write(parts.library.as_ref().unwrap(), b"another library").unwrap();
         lay_out(&parts, &out, &mut Host { fails: true }).unwrap_err();
         assert_eq!(fs::read(out.join("pack.toml")).unwrap(), before);
         assert_eq!(fs::read(out.join("liblaw.so")).unwrap(), b"library");
@@ -252,7 +262,7 @@ mod tests {
         let inode = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
         lay_out(&parts, &out, &mut Host { fails: false }).unwrap();
         let (library, card) = (inode("liblaw.so"), inode("DATA.md"));
-        fs::write(&parts.library, b"another library").unwrap();
+        fs::write(parts.library.as_ref().unwrap(), b"another library").unwrap();
         lay_out(&parts, &out, &mut Host { fails: false }).unwrap();
         assert_ne!(inode("liblaw.so"), library, "a mapped library is never overwritten in place");
         assert_eq!(inode("DATA.md"), card);
@@ -265,7 +275,7 @@ mod tests {
         fs::remove_file(parts.source.join("DATA.md")).unwrap();
         let message = format!("{:#}", lay_out(&parts, &out, &mut Host { fails: false }).unwrap_err());
         assert!(message.ends_with("pack.toml names `DATA.md`, which is not beside it"), "{message}");
-        fs::remove_file(&parts.library).unwrap();
+        fs::remove_file(parts.library.as_ref().unwrap()).unwrap();
         let message = format!("{:#}", lay_out(&parts, &out, &mut Host { fails: false }).unwrap_err());
         assert!(message.contains("does [library] in pack.toml name lib<crate>.so?"), "{message}");
         assert!(!out.exists());

@@ -239,7 +239,7 @@ mod tests {
         }
         let source = PackSource::read(&path.join("pack.toml")).unwrap();
         assert_eq!(source.pack.id.as_str(), "org.example.my-law");
-        assert_eq!(source.library.file.as_str(), "libmy_law.so");
+        assert_eq!(source.library.unwrap().file.as_str(), "libmy_law.so");
         let cargo: toml::Table = fs::read_to_string(path.join("Cargo.toml")).unwrap().parse().unwrap();
         assert_eq!(cargo["package"]["authors"][0].as_str(), Some("A \"B\" <a@example.org>"));
         assert_eq!(

@@ -30,7 +30,9 @@ pub(crate) fn train(wanted: &str, arguments: &[OsString]) -> anyhow::Result<()> 
     let copy = |from: &Path, to: &Path| {
         fs::copy(from, to).with_context(|| format!("can't copy {} to {}", from.display(), to.display()))
     };
-    copy(&workspace.release().join(&pack.library), &source.library.file.in_folder(&out))?;
+    let library =
+        source.library.context("a pack without a library is no network: `modularbase train router`")?;
+    copy(&workspace.release().join(&pack.library), &library.file.in_folder(&out))?;
     copy(&manifest, &out.join(PACK_MANIFEST_FILE))?;
     let host = HostBinary::find(Some(&workspace))?;
     let mut program = host.program().args(["train", "pack"]).args([&out]);

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use crate::cargo_workspace::CargoWorkspace;
 use crate::host_binary::HostBinary;
-use crate::pack_build::{LazyHost, default_out, lay_out_built};
+use crate::pack_build::{LazyHost, default_out, lay_out_built, lay_out_weights, weights_out};
 
 /// Where the host looks for packs.
 const PACKS_DIR: &str = "MODULARBASE_PACKS_DIR";
@@ -35,6 +35,9 @@ pub(crate) fn lay_out_packs(workspace: &CargoWorkspace, host: &HostBinary) -> an
     let mut help = LazyHost::ready(host.clone());
     for pack in workspace.packs() {
         lay_out_built(workspace, pack, &default_out(workspace, pack)?, &mut help)?;
+    }
+    for folder in workspace.weight_packs()? {
+        lay_out_weights(&folder, &weights_out(workspace, &folder)?)?;
     }
     Ok(())
 }

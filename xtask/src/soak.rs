@@ -12,7 +12,7 @@ const SOAK: &str = "soak";
 /// Builds everything, fetches the base and runs the soak; `more` are arguments of its own.
 pub(crate) fn soak(minutes: f64, more: &[OsString]) -> anyhow::Result<()> {
     let workspace = CargoWorkspace::current()?;
-    Program::cargo().args(["build", "--release", "--workspace"]).in_folder(&workspace.root).run_quietly()?;
+    workspace.build_everything()?;
     HostBinary::built_in(&workspace).fetch_base()?;
     let program = workspace.release().join(format!("{SOAK}{}", std::env::consts::EXE_SUFFIX));
     let minutes = minutes.to_string();

@@ -10,8 +10,7 @@ use crate::run::lay_out_packs;
 /// Runs the tests that match `filter`; the output ends with cargo test's own.
 pub(crate) fn test(filter: &[OsString]) -> anyhow::Result<()> {
     let workspace = CargoWorkspace::current()?;
-    // All members at once: the host, the packs and the fixture packs that whole-system tests load.
-    Program::cargo().args(["build", "--release", "--workspace"]).in_folder(&workspace.root).run_quietly()?;
+    workspace.build_everything()?;
     let host = HostBinary::built_in(&workspace);
     host.fetch_base()?;
     lay_out_packs(&workspace, &host)?;

@@ -9,6 +9,7 @@ mod median;
 mod packs;
 mod start;
 mod tokens;
+mod train;
 mod venv;
 
 use std::path::PathBuf;
@@ -39,6 +40,9 @@ pub(crate) struct BenchArguments {
     /// The GGUF file that both engines run (default: the default base).
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// A Python with torch, to measure PyTorch beside `train`.
+    #[arg(long, value_name = "PYTHON")]
+    torch: Option<PathBuf>,
     /// Where to write the result (default: `target/bench/COMMIT-SECONDS.json`).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -53,6 +57,8 @@ enum Step {
     Library,
     /// Packs: to arrive, to load, to be evicted, ten thousand of them, and what they cost those beside them.
     Packs,
+    /// A step of training a pack on the CPU, part by part; beside PyTorch with `--torch`.
+    Train,
     /// Time from start to the first token, and peak RSS, of `modularbase run`.
     Start,
 }
@@ -80,6 +86,8 @@ pub(crate) struct Setting {
     pub(crate) model: PathBuf,
     /// Whether `model` was named and has to be handed on.
     pub(crate) model_is_chosen: bool,
+    /// A Python with torch.
+    pub(crate) torch: Option<PathBuf>,
 }
 
 /// Builds, measures, prints a summary to stdout and writes the result.
@@ -103,6 +111,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
             None => default_model()?,
         },
         model_is_chosen: arguments.model.is_some(),
+        torch: arguments.torch.clone(),
     };
     let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
     let mut results = Map::new();
@@ -145,6 +154,7 @@ impl Step {
             Self::Tokens => tokens::measure(setting),
             Self::Library => library::measure(setting),
             Self::Packs => packs::measure(setting),
+            Self::Train => train::measure(setting),
             Self::Start => start::measure(setting),
         }
     }

@@ -12,7 +12,7 @@ const PACK_BENCH: &str = "pack_bench";
 /// Builds everything, fixture packs too, and runs it; what it prints is the result.
 pub(crate) fn measure(setting: &Setting) -> anyhow::Result<Value> {
     let workspace = &setting.workspace;
-    Program::cargo().args(["build", "--release", "--workspace"]).in_folder(&workspace.root).run_quietly()?;
+    workspace.build_everything()?;
     let program = workspace.release().join(format!("{PACK_BENCH}{}", std::env::consts::EXE_SUFFIX));
     let json = Program::new(&program).args(["--rounds", &setting.rounds.to_string()]).output()?;
     serde_json::from_slice(&json).context("can't read what `pack_bench` printed")
