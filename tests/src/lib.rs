@@ -9,6 +9,7 @@ mod many_packs;
 pub mod pack_bench;
 mod process_state;
 mod requests;
+mod seed;
 pub mod soak;
 pub mod train_bench;
 
@@ -16,3 +17,4 @@ pub use folders::{Base, Folders, host_options, passkey_base, probe_program, smal
 pub use many_packs::{Restart, lay_out_many, measure_restart};
 pub use process_state::{ProcessState, machine_is_busy, resident_bytes};
 pub use requests::{answer, first_logits, same_bits, wait_for, wait_for_state};
+pub use seed::seed;

@@ -7,7 +7,7 @@ use cap::Cap;
 use manifests::Dtype;
 use modularbase_core::SamplingOptions;
 use modularbase_engine::{AnswerLimits, Host, Session, Turn};
-use system_tests::{Folders, wait_for};
+use system_tests::{Folders, seed, wait_for};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -29,12 +29,7 @@ fn draw(state: &mut u64, limit: usize) -> usize {
 
 #[test]
 fn the_ledger_says_what_the_allocator_says_at_every_step_of_a_random_run() {
-    let seed = match std::env::var("MODULARBASE_SEED") {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => 2026,
-    };
-    println!("MODULARBASE_SEED={seed}");
-    let mut state = seed;
+    let mut state = seed();
     let folders = Folders::with(&["general", "moe"]);
     folders.fixture("own-slot").owning_everything().lay_out(folders.packs.path());
     let deltas = folders.fixture("own-slot").named("deltas").delta(Dtype::DeltaQ2, folders.fingerprint());
@@ -52,7 +47,7 @@ fn the_ledger_says_what_the_allocator_says_at_every_step_of_a_random_run() {
     let packs = ["general", "moe", "own-slot", "deltas", "small", "large"];
 
     let host = folders.host();
-    assert!(host.manager().wait_until_looked(std::time::Duration::from_secs(30)));
+    assert!(host.manager().wait_until_looked(std::time::Duration::from_secs(120)));
     // What is neither weights nor caches nor working memory: tokenizer, catalogue, threads.
     let beside = ALLOCATOR.allocated() as i64 - ledger(&host);
     let prompts: Vec<Vec<u32>> = [3, 40, 300, 700]

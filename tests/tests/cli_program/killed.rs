@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use fixture_packs::Fixture;
 use modularbase_loader::{PackFolder, pack_archive};
 use serde_json::Value;
+use system_tests::seed;
 
 use crate::place::{Chat, Place};
 use crate::program::{Ended, names, wait_until};
@@ -102,13 +103,11 @@ fn nothing_half_installed_is_ever_registered() {
     let shelf = tempfile::tempdir().unwrap();
     let sources = Sources::make(shelf.path());
     Ended::of(install(&place, &sources.paths[0])).success();
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
-    let mut random = u64::from(seed);
+    let mut random = seed();
     let mut below = |limit: u64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % limit
     };
-    println!("seed {seed}");
     let (mut killed_at_work, mut left) = (0, 0);
     for round in 0..ROUNDS {
         let mut chat = place.chat(&["--mixture", "none"]);

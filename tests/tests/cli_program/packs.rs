@@ -128,6 +128,19 @@ fn pack_without_effect_fails_verification() {
 }
 
 #[test]
+fn a_verification_waits_for_its_pack_however_little_time_requests_have() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("modularbase")).unwrap();
+    let hasty = "schema_version = 1\npacks = { admission_wait_ms = 0 }\n";
+    std::fs::write(folder.path().join("modularbase/config.toml"), hasty).unwrap();
+    let pack = lay_out("scaled", folder.path());
+    let mut command = with_base(["packs", "verify", "--json", pack.to_str().unwrap()]);
+    command.env("XDG_CONFIG_HOME", folder.path());
+    let table = Ended::of(command).success().json();
+    assert_eq!(check(&table, "effect").0, "pass", "{table:#}");
+}
+
+#[test]
 fn a_packs_weights_go_into_another_format_and_its_manifest_with_them() {
     let packs = tempfile::tempdir().unwrap();
     let folder = Fixture::of("own-slot").owning_everything().lay_out(packs.path());

@@ -20,7 +20,7 @@ pub fn binary() -> PathBuf {
     program
 }
 
-/// The program without any setting of the user's but the cache folder.
+/// The program without any setting of the user's but the cache folder; packs may take a minute to be ready.
 pub fn modularbase(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
@@ -29,7 +29,8 @@ pub fn modularbase(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Co
             command.env_remove(&name);
         }
     }
-    command.env("XDG_CONFIG_HOME", "/nowhere").env("XDG_DATA_HOME", "/nowhere");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli_program/config");
+    command.env("XDG_CONFIG_HOME", config).env("XDG_DATA_HOME", "/nowhere");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -99,12 +100,12 @@ pub fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Waits for something to become true, for at most ten seconds.
+/// Waits for something to become true, for at most a minute.
 #[track_caller]
 pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{what} did not happen");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

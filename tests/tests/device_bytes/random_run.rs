@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use fixture_packs::{SMOLLM2_SLOT, random_weights, smollm2_shape};
@@ -180,14 +180,10 @@ impl Device<'_> {
     }
 }
 
-/// Loads the default base onto `backend`, and does what hosts do with it in an order from the environment's `SEED`. After
+/// Loads the default base onto `backend`, and does what hosts do with it in an order from `system_tests::seed`. After
 /// each step the core's figure is within 1 % of the counter's, and at the end all bytes are back.
 pub fn random_run(backend: Arc<dyn Backend>, counter: &dyn Counter) {
-    let seed = match std::env::var("SEED") {
-        Ok(seed) => seed.parse().expect("SEED is a number"),
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
-    };
-    println!("SEED={seed}");
+    let seed = system_tests::seed();
     let mut random = Random(seed);
     let folder = tempfile::tempdir().unwrap();
     let packs = [
@@ -225,7 +221,7 @@ pub fn random_run(backend: Arc<dyn Backend>, counter: &dyn Counter) {
     let mut steps = 0;
     while steps < 150 && started.elapsed() < Duration::from_secs(120) || steps < 60 {
         let what = step(&mut device, &packs, steps, &mut random);
-        device.check(&format!("step {steps}, {what} (SEED={seed})"));
+        device.check(&format!("step {steps}, {what} (MODULARBASE_SEED={seed})"));
         steps += 1;
     }
     device.sequences.clear();

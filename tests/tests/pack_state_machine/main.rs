@@ -1,7 +1,8 @@
 //! Random operations on a host with packs: files that come, change and go, requests, operators' wishes, restarts. After each
 //! step everything that always holds is checked, and at the end everything is back.
 //!
-//! `MODULARBASE_SEED` repeats a run, `MODULARBASE_STEPS` makes it longer or shorter.
+//! `MODULARBASE_SEED` makes another run, `MODULARBASE_STEPS` a longer or shorter one. Threads take their turns differently each
+//! time, so a run is never quite another's.
 
 mod account;
 mod clients;
@@ -16,7 +17,7 @@ mod world;
 use std::{cell::Cell, process::Command, time::Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use system_tests::ProcessState;
+use system_tests::{ProcessState, seed};
 
 use crate::{
     clients::Judge, invariants::wait_until, operations::operations, reference::Reference, shelf::Shelf,
@@ -25,9 +26,6 @@ use crate::{
 
 /// Steps in all, unless the environment says otherwise.
 const STEPS: u64 = 10_000;
-/// Where the run starts, unless the environment says otherwise. Threads take their turns differently each time, so a run
-/// is never quite another's.
-const SEED: u64 = 2026;
 /// Steps on one folder.
 const STEPS_A_CASE: u64 = 250;
 /// Set in the process that does the work: a process of its own, with a folder of its own for temporary files, so that
@@ -58,9 +56,9 @@ fn whatever_happens_to_packs_every_answer_is_right_and_everything_comes_back() {
 
 fn run() {
     let number = |variable: &str| std::env::var(variable).ok().map(|text| text.parse::<u64>().unwrap());
-    let seed = number("MODULARBASE_SEED").unwrap_or(SEED);
+    let seed = seed();
     let steps = number("MODULARBASE_STEPS").unwrap_or(STEPS).max(1);
-    println!("MODULARBASE_SEED={seed} MODULARBASE_STEPS={steps}");
+    println!("MODULARBASE_STEPS={steps}");
     let started = Instant::now();
     let shelf = Shelf::new();
     let reference = Reference::new(&shelf);

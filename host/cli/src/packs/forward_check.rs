@@ -44,9 +44,14 @@ pub(super) fn answer(dir: &Path, settings: &Settings) -> anyhow::Result<()> {
         .context("can't make a folder for the pack")?;
     let mut settings = settings.clone();
     settings.host.packs_dir = Some(packs.path().to_path_buf());
+    // A machine may be busy; a pack that is not ready in time would be left out.
+    settings.host.packs.admission_wait = TIME_LIMIT;
     let model = model::load(&settings, Instant::now())?;
     let tokens = model.host.tokenizer().encode_prompt(TEXT, false).map_err(|error| explain(error.into()))?;
     let turn = model.host.turn(&MixtureChoice::Packs(vec![(name, 1.0)])).map_err(explain)?;
+    if let Some(omitted) = turn.omitted().first() {
+        bail!("{}", omitted.reason);
+    }
     let (expert, _) = turn.mixture().parts().first().context("the mixture is empty")?;
     let effect = effect_on_hidden_states(model.host.core(), expert, &tokens)?;
     print_json(&ForwardReport {
