@@ -13,10 +13,11 @@ use candle_core::{
     DType, Device, Tensor,
     quantized::{GgmlDType, QMatMul, QStorage, QTensor},
 };
+use candle_nn::Module;
 use modularbase_graph::CheckedGraph;
 
 use crate::{
-    Backend, CoreError, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
+    Backend, CHUNK_ROWS, CoreError, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
     weight::TensorMatrix,
 };
 
@@ -34,21 +35,35 @@ impl TensorBackend {
         Self { device: Device::Cpu, name: "cpu".to_owned() }
     }
 
-    /// A CUDA device by its ordinal.
+    /// A CUDA device by its ordinal. What cuBLAS and candle's quantized products work in (16 MiB and more) is the process's, as
+    /// the driver's context is, and no ledger's: it is taken here.
     ///
     /// # Errors
-    /// A build without the feature `cuda`, no driver, or no such device.
+    /// A build without the feature `cuda`, no driver, no such device, or one without that much room.
     pub fn cuda(ordinal: usize) -> Result<Self, CoreError> {
         let name = format!("cuda:{ordinal}");
         if !cfg!(feature = "cuda") {
             let reason = "this build has no CUDA support; build with `--features cuda` or use --device cpu";
             return Err(CoreError::Device { device: name, reason: reason.to_owned() });
         }
-        match Device::new_cuda(ordinal) {
+        match Device::new_cuda(ordinal).and_then(|device| first_products(&device).map(|()| device)) {
             Ok(device) => Ok(Self { device, name }),
             Err(error) => Err(CoreError::Device { device: name, reason: error.to_string() }),
         }
     }
+}
+
+/// Has cuBLAS and candle's quantized products take the memory that they work in, which they do at their first use and keep.
+fn first_products(device: &Device) -> candle_core::Result<()> {
+    /// Width of most products, or more.
+    const WIDTH: usize = 4096;
+    let zeros = |rows: usize| Tensor::zeros((rows, WIDTH), DType::F32, device);
+    zeros(CHUNK_ROWS)?.matmul(&zeros(WIDTH)?.t()?)?;
+    let quantized =
+        QTensor::quantize(&Tensor::zeros((32, WIDTH), DType::F32, &Device::Cpu)?, GgmlDType::Q8_0)?;
+    let blocks = QStorage::from_data(quantized.data()?, device, GgmlDType::Q8_0)?;
+    QMatMul::from_arc(Arc::new(QTensor::new(blocks, (32, WIDTH))?))?.forward(&zeros(CHUNK_ROWS)?)?;
+    device.synchronize()
 }
 
 impl Backend for TensorBackend {
