@@ -11,6 +11,7 @@ use crate::block_index::{BlockId, BlockIndex, BlockKey, Slot};
 use crate::block_record::{Content, Head, HeadFault, record};
 use crate::disk_budget::DiskBudget;
 use crate::found_blocks::{FoundBlock, FoundBlocks};
+use crate::mapped_values::MappedValues;
 use crate::ram_tier::{DecodedBlock, RamTier};
 use crate::token_chain::{ChainHash, Identity, TokenChain};
 use crate::write_behind::Queue;
@@ -442,7 +443,7 @@ impl Shared {
         let Content::Kv(bits, shape) = head.content else {
             return Err(self.refuse(id, &stored, "it holds plain bytes"));
         };
-        let (mut keys, mut values) = (vec![0; shape.elements()], vec![0; shape.elements()]);
+        let [mut keys, mut values] = [(); 2].map(|()| MappedValues::zeros(shape.elements()));
         decode_block(bits, shape, payload, &mut keys, &mut values)?;
         let block = Arc::new(DecodedBlock { keys, values });
         let mut state = self.lock();

@@ -5,17 +5,23 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use crate::block_index::BlockKey;
+use crate::mapped_values::MappedValues;
 
 /// The keys and values of a layer's block, f16 bits `[block_tokens, kv_heads * head_dim]`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct DecodedBlock {
     /// Keys as they were given, before RoPE.
-    pub keys: Vec<u16>,
+    pub keys: MappedValues,
     /// Values.
-    pub values: Vec<u16>,
+    pub values: MappedValues,
 }
 
 impl DecodedBlock {
+    /// A block of these numbers.
+    pub fn of(keys: &[u16], values: &[u16]) -> Self {
+        Self { keys: keys.into(), values: values.into() }
+    }
+
     fn bytes(&self) -> u64 {
         2 * (self.keys.len() + self.values.len()) as u64
     }

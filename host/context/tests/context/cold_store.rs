@@ -26,7 +26,7 @@ fn append(store: &ColdStore, id: BlockId<'_>, seed: u64) -> Result<DecodedBlock,
     let (keys, values) = block(SHAPE, seed);
     let encoded = encode_block(KvBits::B16, SHAPE, &keys, &values);
     store.append(id, KvBits::B16, SHAPE, &encoded, &BlockSummary::of(SHAPE, &keys))?;
-    Ok(DecodedBlock { keys, values })
+    Ok(DecodedBlock::of(&keys, &values))
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn threads_may_ask_while_others_append() {
                     let (keys, values) = block(SHAPE, u64::from(layer * 100 + earlier));
                     store.prefetch(id(layer, 0).stream, layer, &[index / 3]);
                     let found = store.block(id(layer, earlier)).unwrap();
-                    assert_eq!(*found, DecodedBlock { keys, values });
+                    assert_eq!(*found, DecodedBlock::of(&keys, &values));
                 }
             });
         }

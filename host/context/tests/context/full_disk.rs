@@ -42,7 +42,7 @@ fn check(session: &Session, blocks: u32) {
     assert_eq!(session.store().whole_blocks("understanding", 1), blocks);
     for index in 0..blocks {
         let (keys, values) = block(SHAPE, index.into());
-        assert_eq!(*session.store().block(id(index)).unwrap(), DecodedBlock { keys, values });
+        assert_eq!(*session.store().block(id(index)).unwrap(), DecodedBlock::of(&keys, &values));
     }
 }
 

@@ -104,7 +104,7 @@ fn blocks_that_no_text_asks_for_are_won_back() {
     for index in 0..5 {
         let (keys, _) = block(LARGE, index);
         let id = BlockId { stream: "understanding", layer: 0, index: index as u32 };
-        assert_eq!(session.store().block(id).unwrap().keys, keys);
+        assert_eq!(*session.store().block(id).unwrap().keys, keys);
     }
 }
 

@@ -61,7 +61,7 @@ pub fn block_of(text: &[u32], id: BlockId<'_>) -> DecodedBlock {
     let mut hasher = DefaultHasher::new();
     (&text[..(id.index as usize + 1) * SMALL.block_tokens], id).hash(&mut hasher);
     let (keys, values) = block(SMALL, hasher.finish());
-    DecodedBlock { keys, values }
+    DecodedBlock::of(&keys, &values)
 }
 
 /// Every block of a text of so many tokens.
