@@ -81,7 +81,7 @@ pub fn small_base() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/small-base")
 }
 
-/// A checkpoint of six layers that was trained to find pass keys in texts of up to 2,048 tokens, in the repository.
+/// A checkpoint of six layers that was trained to find pass keys, several in one text of up to 8,192 tokens, in the repository.
 pub fn passkey_base() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/passkey-base")
 }

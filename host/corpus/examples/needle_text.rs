@@ -1,7 +1,7 @@
 //! Training text with needles: pieces of documents, facts hidden in them, questions and answers behind them.
 //!
 //! `needle_text DOCUMENTS OUT COUNT BYTES NEEDLES [SEED]`: `COUNT` documents, each of up to `BYTES` bytes of the text in
-//! `DOCUMENTS` with up to `NEEDLES` needles, at least one.
+//! `DOCUMENTS` with up to `NEEDLES` needles, at least one. With 0 bytes they are needles alone, each said four times.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let piece = cut(&text, source.below(text.len() - length + 1), length);
         let count = 1 + source.below(needles);
         let needles = source.needles(count);
-        let body = source.training_text(piece, &needles);
+        let body = match bytes {
+            0 => source.repeated(&needles, 4),
+            _ => source.training_text(piece, &needles),
+        };
         writer.push(&Document::text(format!("needles/{index}"), body))?;
     }
     writer.finish()?;

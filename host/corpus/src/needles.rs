@@ -79,18 +79,40 @@ impl NeedleSource {
         keys.map(|name| Needle { name, key: (10_000 + self.below(90_000)).to_string() }).collect()
     }
 
+    /// Needles alone, each said `times` times, in an order that is drawn for each time and in words that are drawn once: what
+    /// a model learns to find first.
+    pub fn repeated(&mut self, needles: &[Needle], times: usize) -> String {
+        let form = self.below(3);
+        let mut text = String::new();
+        for _ in 0..times {
+            for Needle { name, key } in self.shuffled(needles) {
+                text += &match form {
+                    0 => format!("{name} {key}. "),
+                    1 => format!("{name} is {key}. "),
+                    _ => format!("The pass key for {name} is {key}. "),
+                };
+            }
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
     /// `text` with every needle at a place that is drawn, and behind it all questions with their answers, in an order that
     /// is drawn.
     pub fn training_text(&mut self, text: &str, needles: &[Needle]) -> String {
         let placed: Vec<(f64, &Needle)> =
             needles.iter().map(|needle| (self.below(1 << 20) as f64 / f64::from(1 << 20), needle)).collect();
         let mut whole = with_needles(text, &placed);
+        whole.extend(self.shuffled(needles).into_iter().map(Needle::answered));
+        whole
+    }
+
+    fn shuffled<'a>(&mut self, needles: &'a [Needle]) -> Vec<&'a Needle> {
         let mut order: Vec<&Needle> = needles.iter().collect();
         for last in (1..order.len()).rev() {
             order.swap(last, self.below(last + 1));
         }
-        whole.extend(order.into_iter().map(Needle::answered));
-        whole
+        order
     }
 }
 
@@ -180,6 +202,23 @@ mod tests {
         let needle = Needle { name: "Lima", key: "48213".to_owned() };
         assert!(needle.is_answer(" 48213.") && needle.is_answer("48213"));
         assert!(!needle.is_answer(" 482130") && !needle.is_answer(" 4821") && !needle.is_answer("is 48213"));
+    }
+
+    #[test]
+    fn repeated_needles_are_said_as_often_as_asked_for_and_nothing_else_is() {
+        for round in 0..9 {
+            let mut source = NeedleSource::new(5, round);
+            let needles = source.needles(3);
+            let text = source.repeated(&needles, 4);
+            for Needle { name, key } in &needles {
+                assert_eq!(
+                    (text.matches(name).count(), text.matches(&format!("{key}.")).count()),
+                    (4, 4),
+                    "{text}"
+                );
+            }
+            assert_eq!(text.matches('.').count(), 12);
+        }
     }
 
     #[test]
