@@ -1,5 +1,6 @@
 //! `train router`: how prompts become features, and the detectors of packs, from labelled prompts and the packs' own text.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -206,6 +207,13 @@ fn without(
     Ok(Measured::of(&detectors(&others, &other), &held.held_prompts(&other), &router.facts.policy))
 }
 
+/// Units of a detector that joins others. They stay as they are and may be sure of its prompts, which they never saw: it has
+/// more to tell apart than one that is trained with them.
+const JOINING_UNITS: usize = 20;
+
+/// How many times its own prompts count then: where they lie close to another's, that one can't give way.
+const JOINING_WEIGHT: f32 = 4.0;
+
 /// Trains the detectors of `only` beside the others' as they are, or of all keys where it is empty; anew, or from where they
 /// are.
 fn train_keys(
@@ -235,8 +243,14 @@ fn train_keys(
         .map(|(_, detector)| detector)
         .collect();
     let from = go_on.then_some(&from[..]);
+    let (mut options, mut prompts) = (options, Cow::Borrowed(prompts));
+    if !only.is_empty() {
+        options.units = options.units.max(JOINING_UNITS);
+        let joins = |prompt: &&mut LabelledFeature| prompt.packs.iter().any(|pack| only.contains(pack));
+        prompts.to_mut().iter_mut().filter(joins).for_each(|prompt| prompt.weight *= JOINING_WEIGHT);
+    }
     let bar = step_bar(&format!("Training {}", wanted.join(", ")), (options.members * options.steps) as u64);
-    let trained = train_detectors(&wanted, from, &frozen, prompts, options, &mut |step, _| {
+    let trained = train_detectors(&wanted, from, &frozen, &prompts, options, &mut |step, _| {
         bar.set_position(step as u64);
     });
     bar.finish_and_clear();
