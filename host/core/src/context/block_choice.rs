@@ -104,9 +104,13 @@ impl WindowedLayer<'_, '_> {
         }
         let mut order: Vec<usize> = (0..blocks).collect();
         // Of equal ones the later is taken: it is nearer.
-        order.sort_unstable_by(|&a, &b| votes[b].total_cmp(&votes[a]).then(b.cmp(&a)));
-        let likely = shape.retrieved..(shape.retrieved + LIKELY).min(blocks);
-        let likely: Vec<u32> = order[likely].iter().map(|block| (block + first_block) as u32).collect();
+        let by_votes = |&a: &usize, &b: &usize| votes[b].total_cmp(&votes[a]).then(b.cmp(&a));
+        let wanted = (shape.retrieved + LIKELY).min(blocks);
+        order.select_nth_unstable_by(wanted - 1, by_votes);
+        order.truncate(wanted);
+        order.sort_unstable_by(by_votes);
+        let likely = order[shape.retrieved..].iter().map(|block| (block + first_block) as u32);
+        let likely: Vec<u32> = likely.collect();
         self.context.store.prefetch(self.stream, self.index as u32, &likely);
         order.truncate(shape.retrieved);
         order.sort_unstable();
