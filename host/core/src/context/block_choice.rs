@@ -5,7 +5,7 @@
 //! Rows that belong to one block of the text choose together: of some of them, the last one always, each head's queries,
 //! their own rotation taken off, give every block a weight by softmax over these bounds, and the blocks with the largest
 //! sums over rows and heads come back. So a head that looks for something counts as much as one whose scores are large
-//! for every block.
+//! for every block. Of eight rows that come alone, one after the other as in an answer, the first chooses.
 
 use modularbase_context::BlockSummary;
 use modularbase_graph::KvLayer;

@@ -40,6 +40,19 @@ struct Front {
     start: usize,
     /// The retrieved blocks, in order.
     blocks: Vec<usize>,
+    /// The position of the row that chose them, if it came alone.
+    chosen_alone: Option<usize>,
+}
+
+/// So many rows that come alone, one after the other, attend to what the first of them chose.
+const CHOICE_HOLDS: usize = 8;
+
+impl Front {
+    /// Whether a row that comes alone at `position` needs no choice of its own.
+    fn suits(&self, start: usize, position: usize) -> bool {
+        let holds = |chosen: usize| (chosen..chosen + CHOICE_HOLDS).contains(&position);
+        self.start == start && self.chosen_alone.is_some_and(holds)
+    }
 }
 
 /// How keys are rotated: the last thing that a graph does to them before its attention.
@@ -172,9 +185,12 @@ impl WindowedLayer<'_, '_> {
         }
         let rows = left.min((position / shape.block + 1) * shape.block - position);
         self.let_go(start)?;
-        let width = self.step.heads * self.step.layer.head_dim;
-        let blocks = self.choose(position, rows, &queries[..rows * width])?;
-        self.place(blocks)?;
+        if rows > 1 || !self.cache.window.front.suits(start, position) {
+            let width = self.step.heads * self.step.layer.head_dim;
+            let blocks = self.choose(position, rows, &queries[..rows * width])?;
+            self.place(blocks)?;
+            self.cache.window.front.chosen_alone = (rows == 1).then_some(position);
+        }
         let window = &self.cache.window;
         let front = window.front.rows;
         let group = Group { rows, first: window.row - front, past: front + position - start };
@@ -270,7 +286,7 @@ impl WindowedLayer<'_, '_> {
             keys.write(pool, (row - rows) * *width, floats)?;
             values.write_f16(pool, (row - rows) * *width, &window.sink_values)?;
         }
-        self.cache.window.front = Front { rows, start, blocks };
+        self.cache.window.front = Front { rows, start, blocks, chosen_alone: None };
         Ok(())
     }
 
