@@ -1,6 +1,6 @@
 //! Where and in which numbers training computes.
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, DeviceLocation};
 use manifests::DeviceChoice;
 
 use crate::TrainError;
@@ -41,6 +41,15 @@ impl Compute {
         }
     }
 
+    /// The device as `--device` names it.
+    pub fn device_name(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cpu => DeviceChoice::Cpu.to_string(),
+            DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id as u32).to_string(),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
+    }
+
     /// The same device in f32: slower on a GPU, and without the rounding of bf16.
     #[must_use]
     pub fn in_f32(self) -> Self {
@@ -66,5 +75,16 @@ impl Batch {
     /// Rows in all.
     pub fn rows(self) -> usize {
         self.sequences * self.length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_has_the_name_that_it_is_asked_for_by() {
+        assert_eq!(Compute::cpu().device_name(), "cpu");
+        assert_eq!(DeviceChoice::Cuda(1).to_string(), "cuda:1");
     }
 }

@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
             ),
         };
         Err(TrainError::OutOfMemory {
-            device: format!("{:?}", self.model.compute().device.location()).into_boxed_str(),
+            device: self.model.compute().device_name().into_boxed_str(),
             rows,
             length,
             advice: advice.into_boxed_str(),

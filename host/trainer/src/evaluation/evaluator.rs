@@ -205,7 +205,7 @@ impl Evaluator {
             sequences => format!("use {} rows of a pass or fewer", sequences / 2 * batch.length),
         };
         TrainError::OutOfMemory {
-            device: format!("{:?}", self.base.compute().device.location()).into(),
+            device: self.base.compute().device_name().into(),
             rows: batch.sequences,
             length: batch.length,
             advice: advice.into(),
