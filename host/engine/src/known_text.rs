@@ -6,6 +6,7 @@ use std::ops::Range;
 use modularbase_core::{Activations, CHUNK_ROWS, CoreError, Mixture};
 use modularbase_residency::{Owner, Reservation};
 
+use crate::output_attention::attended;
 use crate::scoring::{LOGIT_ROWS, loss};
 use crate::{EngineError, Host, working_memory::Work};
 
@@ -80,6 +81,31 @@ impl<'a> KnownText<'a> {
     /// # Errors
     /// No token from `from` on, not enough memory, a failing device.
     pub fn losses(&mut self, mixture: &Mixture, from: usize) -> Result<Vec<f64>, EngineError> {
+        self.losses_of(mixture, from, |_, outputs| Activations::weighted_sum(outputs))
+    }
+
+    /// As [`KnownText::losses`], the outputs of the mixture's experts fused by attention of this sharpness in place of their
+    /// weighted sum; on the CPU.
+    ///
+    /// # Errors
+    /// As [`KnownText::losses`], and on a device that is not the CPU.
+    pub fn losses_attended(
+        &mut self,
+        mixture: &Mixture,
+        from: usize,
+        sharpness: f32,
+    ) -> Result<Vec<f64>, EngineError> {
+        self.losses_of(mixture, from, |hidden, outputs| attended(hidden, &outputs, sharpness))
+    }
+
+    /// The losses where the outputs of the mixture's experts, each with its weight, become one by `fuse`, which is given the
+    /// hidden states in front of the slot too.
+    fn losses_of(
+        &mut self,
+        mixture: &Mixture,
+        from: usize,
+        fuse: impl FnOnce(&Activations, Vec<(Activations, f32)>) -> Result<Activations, CoreError>,
+    ) -> Result<Vec<f64>, EngineError> {
         let tokens = self.ids.len();
         if !(1..tokens).contains(&from) {
             let expected = format!("1 to {}", tokens - 1);
@@ -101,7 +127,7 @@ impl<'a> KnownText<'a> {
             parts.push((self.outputs[expert.generation()].clone(), *weight));
         }
         let core = self.host.core();
-        let behind = core.hidden_behind_fusion(&Activations::weighted_sum(parts)?)?;
+        let behind = core.hidden_behind_fusion(&fuse(&self.hidden, parts)?)?;
         let mut losses = Vec::with_capacity(tokens - from);
         for first in (from - 1..tokens - 1).step_by(LOGIT_ROWS) {
             let count = LOGIT_ROWS.min(tokens - 1 - first);

@@ -16,6 +16,7 @@ mod known_text;
 mod memory_report;
 mod message;
 mod options;
+mod output_attention;
 mod pack_checks;
 mod parked_caches;
 mod placement;

@@ -33,7 +33,7 @@ fn the_worth_of_choices_is_measured_beside_base_oracle_and_other_policies() {
     let arguments =
         ["--text", &medical, "--text", &shell, "--mixed", "medical+shell", "--changing", "medical+shell"];
     let policies = ["--policy", "threshold=1.0", "--policy", "again_every=32"];
-    let sizes = ["--texts", "1", "--prompt-tokens", "64"];
+    let sizes = ["--texts", "1", "--prompt-tokens", "64", "--attention", "0"];
     let figures = bench(&[&arguments[..], &policies, &sizes].concat()).success().json();
     let measured = &figures["lengths"][0];
     assert_eq!((&measured["prompt_tokens"], &figures["continuation_tokens"]), (&64.into(), &256.into()));
@@ -48,6 +48,8 @@ fn the_worth_of_choices_is_measured_beside_base_oracle_and_other_policies() {
         |column: &str| measured["summary"][column]["share_of_the_oracles_gain"]["value"].as_f64().unwrap();
     assert!(kept("routed") > 0.9 && kept("threshold=1.0").abs() < 1e-9, "{measured}");
     assert_eq!(measured["texts"]["medical+shell"]["kind"], "mixed");
+    let attended = loss("medical+shell", "both, attention 0") - loss("medical+shell", "both");
+    assert!(attended.abs() < 1e-4, "attention that attends to nothing is the weighted sum: {measured}");
     let changing = &measured["texts"]["medical, then shell"];
     assert!(changing["changes"]["again_every=32"].as_u64().unwrap() >= 1, "{changing}");
     assert!(

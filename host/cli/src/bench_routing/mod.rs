@@ -55,6 +55,10 @@ pub(crate) struct RoutingBench {
     /// May be given several times.
     #[arg(long, value_name = "KEY=VALUE,..")]
     policy: Vec<String>,
+    /// Also fuse the packs of a choice token by token, by attention of this sharpness over their outputs, in place of their
+    /// weighted sum: columns of their own. Below 0 packs that change more count more. May be given several times.
+    #[arg(long, value_name = "SHARPNESS", allow_negative_numbers = true)]
+    attention: Vec<f32>,
     /// Compare with a whole trained model: the file that `train baseline` wrote; may be given several times.
     #[arg(long, value_name = "NAME=FILE")]
     baseline: Vec<NamedFile>,
@@ -231,6 +235,9 @@ impl Run<'_> {
             let mut text = Predicted::read(self.model, ids, prompt_tokens)?;
             for (name, choice) in choices {
                 group.add(name, text.loss(choice)?);
+                if *name == "both" {
+                    self.attend(group, name, &mut text, choice)?;
+                }
             }
             for (name, loss) in self.baselines.losses(ids, prompt_tokens)? {
                 group.add(name, loss);
@@ -240,6 +247,7 @@ impl Run<'_> {
                 let routing = host.route_under(&[&prompt], config).map_err(explain)?;
                 group.add_right(name, right(&routing));
                 let chosen = Chosen::by_router(routing).map_err(explain)?;
+                self.attend(group, name, &mut text, &chosen.choice)?;
                 match Again::of(config) {
                     None => group.add(name, text.loss(&chosen.choice)?),
                     Some(again) => {
@@ -252,6 +260,20 @@ impl Run<'_> {
             bar.inc(1);
         }
         bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// The losses of a choice where its packs' outputs are fused by attention.
+    fn attend(
+        &self,
+        group: &mut Group,
+        name: &str,
+        text: &mut Predicted<'_>,
+        choice: &MixtureChoice,
+    ) -> anyhow::Result<()> {
+        for &sharpness in &self.bench.attention {
+            group.add(&format!("{name}, attention {sharpness}"), text.loss_attended(choice, sharpness)?);
+        }
         Ok(())
     }
 
@@ -290,6 +312,13 @@ impl<'a> Predicted<'a> {
     /// The mean loss, nats a token.
     fn loss(&mut self, choice: &MixtureChoice) -> anyhow::Result<f64> {
         let losses = self.losses(choice)?;
+        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// The mean loss where the packs' outputs are fused by attention.
+    fn loss_attended(&mut self, choice: &MixtureChoice, sharpness: f32) -> anyhow::Result<f64> {
+        let turn = self.model.turn_of(choice)?;
+        let losses = self.text.losses_attended(turn.mixture(), self.from, sharpness).map_err(explain)?;
         Ok(losses.iter().sum::<f64>() / losses.len() as f64)
     }
 
