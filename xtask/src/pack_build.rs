@@ -99,9 +99,9 @@ impl<'a> LazyHost<'a> {
         Self { workspace, binary: None, has_base: false }
     }
 
-    /// One that is built already.
-    pub(crate) fn ready(binary: HostBinary) -> Self {
-        Self { workspace: None, binary: Some(binary), has_base: false }
+    /// One that is built already, and for which the base may have been fetched.
+    pub(crate) fn ready(binary: HostBinary, has_base: bool) -> Self {
+        Self { workspace: None, binary: Some(binary), has_base }
     }
 
     /// The binary, with the base in place: the values of weights and their sizes depend on it.

@@ -18,10 +18,11 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     workspace.build(&packages)?;
     let host = HostBinary::built_in(&workspace);
     let base_is_set = std::env::var_os("MODULARBASE_BASE").is_some_and(|base| !base.is_empty());
-    if !base_is_set && needs_default_base(arguments) {
+    let has_base = !base_is_set && needs_default_base(arguments);
+    if has_base {
         host.fetch_base()?;
     }
-    lay_out_packs(&workspace, &host)?;
+    lay_out_packs(&workspace, &host, has_base)?;
     let (chosen, example) = (arguments, example_arguments());
     let mut program = host.program().args(if chosen.is_empty() { &example } else { chosen });
     if std::env::var_os(PACKS_DIR).is_none_or(|folder| folder.is_empty()) {
@@ -30,9 +31,13 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     Err(program.exec().into())
 }
 
-/// Lays out every pack of the workspace, already built, in `target/packs`.
-pub(crate) fn lay_out_packs(workspace: &CargoWorkspace, host: &HostBinary) -> anyhow::Result<()> {
-    let mut help = LazyHost::ready(host.clone());
+/// Lays out every pack of the workspace, already built, in `target/packs`; `has_base`: the base was fetched.
+pub(crate) fn lay_out_packs(
+    workspace: &CargoWorkspace,
+    host: &HostBinary,
+    has_base: bool,
+) -> anyhow::Result<()> {
+    let mut help = LazyHost::ready(host.clone(), has_base);
     for pack in workspace.packs() {
         lay_out_built(workspace, pack, &default_out(workspace, pack)?, &mut help)?;
     }

@@ -13,7 +13,7 @@ pub(crate) fn test(filter: &[OsString]) -> anyhow::Result<()> {
     workspace.build_everything()?;
     let host = HostBinary::built_in(&workspace);
     host.fetch_base()?;
-    lay_out_packs(&workspace, &host)?;
+    lay_out_packs(&workspace, &host, true)?;
     let mut tests = Program::cargo()
         .args(["test", "--release", "--workspace"])
         .in_folder(&workspace.root)

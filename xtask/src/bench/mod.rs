@@ -98,7 +98,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
     workspace.build(&packages)?;
     let host = HostBinary::built_in(&workspace);
     host.fetch_base()?;
-    lay_out_packs(&workspace, &host)?;
+    lay_out_packs(&workspace, &host, true)?;
     let setting = Setting {
         workspace: workspace.clone(),
         host,
