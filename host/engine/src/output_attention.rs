@@ -14,13 +14,13 @@ pub(crate) fn attended(
     outputs: &[(Activations, f32)],
     sharpness: f32,
 ) -> Result<Activations, CoreError> {
-    let on_host = |activations: &Activations| {
-        activations.as_host().map(<[f32]>::to_vec).ok_or_else(|| CoreError::Mismatch {
+    fn on_host(activations: &Activations) -> Result<&[f32], CoreError> {
+        activations.as_host().ok_or_else(|| CoreError::Mismatch {
             what: "attention over outputs",
             expected: "activations in host memory".to_owned(),
             found: "those of a device".to_owned(),
         })
-    };
+    }
     let (rows, width) = (hidden.rows(), hidden.width());
     let queries = on_host(hidden)?;
     let outputs = outputs

@@ -234,7 +234,7 @@ impl Run<'_> {
         for ids in texts {
             let mut text = Predicted::read(self.model, ids, prompt_tokens)?;
             for (name, choice) in choices {
-                group.add(name, text.loss(choice)?);
+                group.add(name, text.loss(choice, None)?);
                 if *name == "both" {
                     self.attend(group, name, &mut text, choice)?;
                 }
@@ -249,7 +249,7 @@ impl Run<'_> {
                 let chosen = Chosen::by_router(routing).map_err(explain)?;
                 self.attend(group, name, &mut text, &chosen.choice)?;
                 match Again::of(config) {
-                    None => group.add(name, text.loss(&chosen.choice)?),
+                    None => group.add(name, text.loss(&chosen.choice, None)?),
                     Some(again) => {
                         let (loss, changes) = text.loss_again(chosen.choice, &again)?;
                         group.add(name, loss);
@@ -272,7 +272,7 @@ impl Run<'_> {
         choice: &MixtureChoice,
     ) -> anyhow::Result<()> {
         for &sharpness in &self.bench.attention {
-            group.add(&format!("{name}, attention {sharpness}"), text.loss_attended(choice, sharpness)?);
+            group.add(&format!("{name}, attention {sharpness}"), text.loss(choice, Some(sharpness))?);
         }
         Ok(())
     }
@@ -299,26 +299,23 @@ impl<'a> Predicted<'a> {
         Ok(Self { model, ids, from, text, known: HashMap::new() })
     }
 
-    fn losses(&mut self, choice: &MixtureChoice) -> anyhow::Result<&[f64]> {
-        let key = choice.to_string();
+    /// Under a choice whose packs' outputs are added up by weight, or fused by attention of a sharpness.
+    fn losses(&mut self, choice: &MixtureChoice, attention: Option<f32>) -> anyhow::Result<&[f64]> {
+        let key = format!("{choice} {attention:?}");
         if !self.known.contains_key(&key) {
             let turn = self.model.turn_of(choice)?;
-            let losses = self.text.losses(turn.mixture(), self.from).map_err(explain)?;
-            self.known.insert(key.clone(), losses);
+            let losses = match attention {
+                None => self.text.losses(turn.mixture(), self.from),
+                Some(sharpness) => self.text.losses_attended(turn.mixture(), self.from, sharpness),
+            };
+            self.known.insert(key.clone(), losses.map_err(explain)?);
         }
         Ok(&self.known[&key])
     }
 
     /// The mean loss, nats a token.
-    fn loss(&mut self, choice: &MixtureChoice) -> anyhow::Result<f64> {
-        let losses = self.losses(choice)?;
-        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
-    }
-
-    /// The mean loss where the packs' outputs are fused by attention.
-    fn loss_attended(&mut self, choice: &MixtureChoice, sharpness: f32) -> anyhow::Result<f64> {
-        let turn = self.model.turn_of(choice)?;
-        let losses = self.text.losses_attended(turn.mixture(), self.from, sharpness).map_err(explain)?;
+    fn loss(&mut self, choice: &MixtureChoice, attention: Option<f32>) -> anyhow::Result<f64> {
+        let losses = self.losses(choice, attention)?;
         Ok(losses.iter().sum::<f64>() / losses.len() as f64)
     }
 
@@ -336,7 +333,7 @@ impl<'a> Predicted<'a> {
                     (present, changes) = (other.choice, changes + 1);
                 }
             }
-            sum += self.losses(&present)?[written];
+            sum += self.losses(&present, None)?[written];
         }
         Ok((sum / predicted as f64, changes))
     }
