@@ -12,7 +12,7 @@ const MAX_TOKENS: u32 = 1 << 20;
 )]
 #[serde(deny_unknown_fields)]
 pub struct ContextConfig {
-    /// Whether a text may be longer than the window below, and so than the base's own context; on the CPU only.
+    /// Whether a text may be longer than the window below, and so than the base's own context.
     /// Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,

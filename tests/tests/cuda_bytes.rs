@@ -29,5 +29,5 @@ impl Counter for Driver {
 #[test]
 fn what_the_core_says_of_its_bytes_is_what_the_driver_says_at_every_step_of_a_random_run() {
     let driver = Driver(Device::new_cuda(0).unwrap());
-    random_run(Arc::new(TensorBackend::cuda(0).unwrap()), &driver);
+    random_run(Arc::new(TensorBackend::cuda(0, 2).unwrap()), &driver);
 }

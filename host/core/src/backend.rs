@@ -142,11 +142,6 @@ pub trait Backend: Send + Sync {
     /// Bytes that the plan of a graph takes beside its weights, at most: what to reserve before it is compiled.
     fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize;
 
-    /// Whether its caches can be kept in a window.
-    fn keeps_windows(&self) -> bool {
-        false
-    }
-
     /// Bytes of working memory kept from call to call, as of the end of the last call.
     fn workspace_bytes(&self) -> usize;
 }

@@ -1,22 +1,23 @@
 //! The hidden states of a sequence in front of the slot, kept for the day its mixture changes.
 
+use candle_core::{Device, Tensor};
 use modularbase_context::BlockId;
 
 use crate::{
-    Activations, CHUNK_ROWS, CoreError,
-    context::Context,
-    kv_cache::{DeviceRows, make_room},
+    Activations, CHUNK_ROWS, CoreError, context::Context, device_rows::DeviceRows, kv_cache::make_room,
 };
 
 /// The cold store's name of them.
 const STREAM: &str = "hidden";
 
-/// Rows `[tokens, hidden]`, f32, that grow in the same steps as the KV caches. In a context those that the steps have
-/// passed go into the cold store, to the bit.
+/// Rows `[tokens, hidden]`, f32, that grow in the same steps as the KV caches. In a context they are in host memory, and
+/// those that the steps have passed go into the cold store, to the bit.
 #[derive(Debug)]
 pub(crate) struct HiddenStates {
     width: usize,
     store: Store,
+    /// The device that rows in host memory came from, and go to when they are wanted.
+    device: Option<Device>,
     /// Rows before those in memory: whole blocks in the cold store.
     first: usize,
 }
@@ -29,7 +30,7 @@ enum Store {
 
 impl HiddenStates {
     pub(crate) fn new(width: usize) -> Self {
-        Self { width, store: Store::Host(Vec::new()), first: 0 }
+        Self { width, store: Store::Host(Vec::new()), device: None, first: 0 }
     }
 
     /// Appends rows. The first ones decide where the rows are kept.
@@ -42,20 +43,23 @@ impl HiddenStates {
         }
         if let Some(context) = context {
             self.let_go(context)?;
-        }
-        if let (Store::Host(store), Some(_)) = (&self.store, rows.as_tensor())
+            self.device = rows.as_tensor().map(|tensor| tensor.device().clone());
+        } else if let (Store::Host(store), Some(tensor)) = (&self.store, rows.as_tensor())
             && store.is_empty()
         {
-            self.store = Store::Device(DeviceRows::default());
+            self.store = Store::Device(DeviceRows::new(tensor.device()));
         }
         match (&mut self.store, rows.as_host(), rows.as_tensor()) {
             (Store::Host(store), Some(values), _) => {
                 make_room(store, values.len(), self.width);
                 store.extend_from_slice(values);
             }
-            (Store::Device(store), _, Some(tensor)) => {
-                store.append(tensor)?;
+            (Store::Host(store), _, Some(_)) if context.is_some() => {
+                let values = rows.to_vec()?;
+                make_room(store, values.len(), self.width);
+                store.extend_from_slice(&values);
             }
+            (Store::Device(store), _, Some(tensor)) => store.append(tensor)?,
             _ => return Err(CoreError::mismatch("hidden states", "one device", "two")),
         }
         Ok(())
@@ -87,7 +91,7 @@ impl HiddenStates {
     ) -> Result<Activations, CoreError> {
         let store = match &self.store {
             Store::Host(store) => store,
-            Store::Device(store) => return Activations::from_tensor(store.rows()?.narrow(0, first, count)?),
+            Store::Device(store) => return Activations::from_tensor(store.rows(first, count)?),
         };
         let mut values = Vec::with_capacity(count * self.width);
         let end = first + count;
@@ -112,7 +116,10 @@ impl HiddenStates {
             })?;
             values.extend_from_slice(found);
         }
-        Activations::from_host(count, self.width, values)
+        match &self.device {
+            Some(device) => Activations::from_tensor(Tensor::from_vec(values, (count, self.width), device)?),
+            None => Activations::from_host(count, self.width, values),
+        }
     }
 
     /// The rows in memory and the number of the first.

@@ -1,12 +1,13 @@
 //! Keys and values of one sequence for one plan, owned by the host.
 
-use candle_core::Tensor;
+use candle_core::Device;
 use modularbase_graph::KvLayer;
-use modularbase_kernels::ThreadPool;
 
 use crate::{
     CoreError,
-    context::{Context, Group, LayerWindow, WindowStep, WindowedLayer, layer_bytes},
+    context::{Context, Group, LayerWindow, Queries, WindowStep, WindowedLayer, layer_bytes},
+    device_rows::DeviceRows,
+    kv_rows::KvRows,
 };
 
 /// Precision of keys and values in host memory.
@@ -38,108 +39,6 @@ pub(crate) struct LayerCache {
     pub(crate) window: LayerWindow,
 }
 
-/// Rows of one layer's keys or values.
-#[derive(Debug)]
-pub(crate) enum KvRows {
-    F32(Vec<f32>),
-    /// Bits of IEEE half-precision numbers.
-    F16(Vec<u16>),
-    Device(DeviceRows),
-}
-
-/// Rows on a device: a tensor `[capacity, width]` of which the first `len` rows count.
-#[derive(Debug, Default)]
-pub(crate) struct DeviceRows {
-    store: Option<Tensor>,
-    len: usize,
-}
-
-impl DeviceRows {
-    /// Appends `[rows, width]` and gives all rows, `[len, width]`.
-    pub(crate) fn append(&mut self, rows: &Tensor) -> Result<Tensor, CoreError> {
-        let (count, width) = rows.dims2()?;
-        let needed = self.len + count;
-        let store = match self.store.take() {
-            Some(store) if store.dim(0)? >= needed => store,
-            old => {
-                let capacity = needed.next_multiple_of(GROWTH_TOKENS);
-                let store = Tensor::zeros((capacity, width), rows.dtype(), rows.device())?;
-                if let Some(old) = old {
-                    store.slice_set(&old.narrow(0, 0, self.len)?.contiguous()?, 0, 0)?;
-                }
-                store
-            }
-        };
-        store.slice_set(&rows.contiguous()?, 0, self.len)?;
-        self.len = needed;
-        let all = store.narrow(0, 0, needed)?;
-        self.store = Some(store);
-        Ok(all)
-    }
-
-    /// All rows, `[len, width]`: a view.
-    pub(crate) fn rows(&self) -> Result<Tensor, CoreError> {
-        match &self.store {
-            Some(store) => Ok(store.narrow(0, 0, self.len)?),
-            None => Err(CoreError::mismatch("rows on a device", "at least one", 0)),
-        }
-    }
-
-    /// Forgets all rows from `len` on.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// Bytes allocated.
-    pub(crate) fn bytes(&self) -> usize {
-        self.store.as_ref().map_or(0, |store| store.elem_count() * store.dtype().size_in_bytes())
-    }
-}
-
-impl KvRows {
-    fn host(dtype: KvDtype) -> Self {
-        match dtype {
-            KvDtype::F32 => Self::F32(Vec::new()),
-            KvDtype::F16 => Self::F16(Vec::new()),
-        }
-    }
-
-    /// Appends rows in host memory.
-    pub(crate) fn append(&mut self, pool: &ThreadPool, rows: &[f32], width: usize) -> Result<(), CoreError> {
-        match self {
-            Self::F32(store) => {
-                make_room(store, rows.len(), width);
-                store.extend_from_slice(rows);
-            }
-            Self::F16(store) => {
-                make_room(store, rows.len(), width);
-                let old = store.len();
-                store.resize(old + rows.len(), 0);
-                modularbase_kernels::f32_to_f16(pool, rows, &mut store[old..])?;
-            }
-            Self::Device(_) => return Err(CoreError::mismatch("KV cache", "host memory", "a device tensor")),
-        }
-        Ok(())
-    }
-
-    /// Forgets all rows from `len` on.
-    pub(crate) fn truncate(&mut self, len: usize, width: usize) {
-        match self {
-            Self::F32(store) => store.truncate(len * width),
-            Self::F16(store) => store.truncate(len * width),
-            Self::Device(rows) => rows.truncate(len),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::F32(store) => store.capacity() * size_of::<f32>(),
-            Self::F16(store) => store.capacity() * size_of::<u16>(),
-            Self::Device(rows) => rows.bytes(),
-        }
-    }
-}
-
 /// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the
 /// old memory goes before the new comes.
 pub(crate) fn fit(buffer: &mut Vec<f32>, len: usize) {
@@ -161,24 +60,17 @@ pub(crate) fn make_room<T>(store: &mut Vec<T>, more: usize, width: usize) {
 
 impl KvCache {
     pub(crate) fn on_host(layers: &[KvLayer], dtype: KvDtype) -> Self {
-        Self::with(layers, || KvRows::host(dtype))
+        Self::with(layers.iter().map(KvLayer::width), || KvRows::host(dtype))
     }
 
-    pub(crate) fn on_device(layers: &[KvLayer]) -> Self {
-        Self::with(layers, || KvRows::Device(DeviceRows::default()))
+    pub(crate) fn on_device(layers: &[KvLayer], device: &Device) -> Self {
+        Self::with(layers.iter().map(KvLayer::width), || KvRows::Device(DeviceRows::new(device)))
     }
 
-    fn with(layers: &[KvLayer], rows: impl Fn() -> KvRows) -> Self {
-        let layers = layers
-            .iter()
-            .map(|layer| LayerCache {
-                width: layer.width(),
-                keys: rows(),
-                values: rows(),
-                window: LayerWindow::default(),
-            })
-            .collect();
-        Self { layers, len: 0, context: None }
+    fn with(widths: impl Iterator<Item = usize>, rows: impl Fn() -> KvRows) -> Self {
+        let layer =
+            |width| LayerCache { width, keys: rows(), values: rows(), window: LayerWindow::default() };
+        Self { layers: widths.map(layer).collect(), len: 0, context: None }
     }
 
     /// Keeps it in a window from now on, with `stream` as its name in the cold store. It must be empty.
@@ -187,12 +79,11 @@ impl KvCache {
         self
     }
 
-    /// An empty one in host memory, with layers of these widths and values of 4 bytes or else 2.
-    pub(crate) fn empty(widths: impl Iterator<Item = usize>, value_bytes: usize) -> Self {
-        let rows = || KvRows::host(if value_bytes == size_of::<f32>() { KvDtype::F32 } else { KvDtype::F16 });
-        let layer =
-            |width| LayerCache { width, keys: rows(), values: rows(), window: LayerWindow::default() };
-        Self { layers: widths.map(layer).collect(), len: 0, context: None }
+    /// An empty one with layers of these widths, in the precision and place of this one.
+    pub(crate) fn emptied(&self, widths: impl Iterator<Item = usize>) -> Self {
+        let rows =
+            || self.layers.first().map_or_else(|| KvRows::host(KvDtype::F32), |layer| layer.keys.emptied());
+        Self::with(widths, rows)
     }
 
     /// Its name in the cold store; empty without a window.
@@ -200,12 +91,9 @@ impl KvCache {
         self.context.as_ref().map_or("", |(_, stream)| stream)
     }
 
-    /// Bytes of a key or value in host memory.
+    /// Bytes of a key or value.
     pub(crate) fn value_bytes(&self) -> usize {
-        match self.layers.first() {
-            Some(LayerCache { keys: KvRows::F16(_), .. }) => size_of::<u16>(),
-            _ => size_of::<f32>(),
-        }
+        self.layers.first().map_or(size_of::<f32>(), |layer| layer.keys.value_bytes())
     }
 
     /// Tokens held.
@@ -224,8 +112,8 @@ impl KvCache {
         self.layers.iter().map(of_layer).sum()
     }
 
-    /// Bytes that a cache of `tokens` tokens in host memory takes, for a reservation made beforehand.
-    pub fn host_bytes(layers: &[KvLayer], dtype: KvDtype, tokens: usize) -> usize {
+    /// Bytes that a cache of `tokens` tokens takes, for a reservation made beforehand.
+    fn whole_bytes(layers: &[KvLayer], dtype: KvDtype, tokens: usize) -> usize {
         let size = match dtype {
             KvDtype::F32 => size_of::<f32>(),
             KvDtype::F16 => size_of::<u16>(),
@@ -234,16 +122,16 @@ impl KvCache {
         layers.iter().map(|layer| 2 * layer.width() * rows * size).sum()
     }
 
-    /// As [`KvCache::host_bytes`], in a window where there is one.
-    pub(crate) fn host_bytes_within(
+    /// As [`KvCache::whole_bytes`], in a window where there is one.
+    pub(crate) fn bytes_within(
         layers: &[KvLayer],
         dtype: KvDtype,
         tokens: usize,
         context: Option<&Context>,
     ) -> usize {
-        let Some(Context { shape, .. }) = context else { return Self::host_bytes(layers, dtype, tokens) };
+        let Some(Context { shape, .. }) = context else { return Self::whole_bytes(layers, dtype, tokens) };
         let windows: usize = layers.iter().map(|layer| layer_bytes(shape, *layer, tokens)).sum();
-        windows + Self::host_bytes(layers, dtype, tokens.min(shape.capacity()))
+        windows + Self::whole_bytes(layers, dtype, tokens.min(shape.capacity()))
     }
 
     /// Forgets all tokens from `len` on. A forward pass that failed half-way is undone by this too.
@@ -267,24 +155,18 @@ impl KvCache {
         &mut self.layers[index]
     }
 
-    /// Appends the keys and values of a step's rows to a layer.
-    pub(crate) fn append(
+    /// Makes a layer ready for the next `rows` rows, which are appended to it then.
+    pub(crate) fn make_ready(
         &mut self,
         index: usize,
         step: &mut WindowStep<'_>,
-        keys: &[f32],
-        values: &[f32],
-    ) -> Result<(), CoreError> {
+        rows: usize,
+    ) -> Result<&mut LayerCache, CoreError> {
         let cache = &mut self.layers[index];
-        match &self.context {
-            Some((context, stream)) => {
-                WindowedLayer { cache, context, stream, index, step }.append(self.len, keys, values)
-            }
-            None => {
-                cache.keys.append(step.pool, keys, cache.width)?;
-                cache.values.append(step.pool, values, cache.width)
-            }
+        if let Some((context, stream)) = &self.context {
+            WindowedLayer { cache, context, stream, index, step }.make_ready(self.len, rows)?;
         }
+        Ok(cache)
     }
 
     /// What the next rows of a step attend to, of which `done` were told before and `left` are left. `queries` are those
@@ -294,7 +176,7 @@ impl KvCache {
         index: usize,
         step: &mut WindowStep<'_>,
         (done, left): (usize, usize),
-        queries: &[f32],
+        queries: Queries<'_>,
     ) -> Result<Group, CoreError> {
         let position = self.len + done;
         let cache = &mut self.layers[index];

@@ -33,18 +33,9 @@ impl Sequence {
 
     /// An empty sequence without a mixture whose caches stay in a window: it may be longer than the base's context. The
     /// store is its own, and holds no tokens yet.
-    ///
-    /// # Errors
-    /// An executor that keeps no windows.
-    pub fn within(core: &BaseCore, context: Context) -> Result<Self, CoreError> {
-        if !core.backend().keeps_windows() {
-            let device = core.backend().device();
-            let reason =
-                "it keeps the whole context in device memory; use --device cpu for a window".to_owned();
-            return Err(CoreError::Device { device, reason });
-        }
+    pub fn within(core: &BaseCore, context: Context) -> Self {
         let understanding = core.understanding.new_cache().within(Some(&context), "understanding");
-        Ok(Self { understanding, context: Some(context), ..Self::detached(core) })
+        Self { understanding, context: Some(context), ..Self::detached(core) }
     }
 
     /// An empty sequence without a mixture: to be [attached](Sequence::attach) before it is advanced.

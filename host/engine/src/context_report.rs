@@ -61,9 +61,6 @@ pub(crate) fn check(options: &ContextOptions, core: &BaseCore) -> Result<(), Eng
     match (checked, options.check()) {
         (Err(error), _) => refused(error.to_string()),
         (_, Err(error)) => refused(error.to_string()),
-        _ if !core.backend().keeps_windows() => {
-            refused(format!("{} keeps the whole context; a window needs the CPU", core.backend().device()))
-        }
         _ => Ok(()),
     }
 }

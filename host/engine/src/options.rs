@@ -76,7 +76,7 @@ pub fn cpu_or_gpu(
             let kv = if weights == WeightDtype::F32 { KvDtype::F32 } else { KvDtype::F16 };
             Arc::new(CpuBackend::new(threads, kv))
         }
-        DeviceChoice::Cuda(ordinal) => Arc::new(TensorBackend::cuda(ordinal as usize)?),
+        DeviceChoice::Cuda(ordinal) => Arc::new(TensorBackend::cuda(ordinal as usize, threads)?),
     };
     Ok((backend, weights))
 }

@@ -9,13 +9,10 @@ use modularbase_context::KvBits;
 use modularbase_graph::KvLayer;
 use modularbase_kernels as kernels;
 
-use crate::{
-    CoreError,
-    kv_cache::{KvRows, fit},
-};
+use crate::{CoreError, kv_cache::fit};
 
 use super::{
-    layer_window::{Group, WindowScratch, WindowStep, WindowedLayer},
+    layer_window::{Group, Queries, WindowScratch, WindowStep, WindowedLayer},
     window_shape::WindowShape,
 };
 
@@ -119,7 +116,12 @@ impl WindowedLayer<'_, '_> {
     }
 
     /// Looks at what some rows of a group, which begins at `position`, attend to. Their keys lie in the cache.
-    pub(super) fn weigh(&mut self, position: usize, group: Group, queries: &[f32]) -> Result<(), CoreError> {
+    pub(super) fn weigh(
+        &mut self,
+        position: usize,
+        group: Group,
+        queries: Queries<'_>,
+    ) -> Result<(), CoreError> {
         let shape = self.shape();
         let rows = group.rows;
         let skipped = rows < ROWS && (position + rows) / SPARSE == position / SPARSE;
@@ -135,25 +137,13 @@ impl WindowedLayer<'_, '_> {
         let first = rows - 1 - (samples - 1) * stride;
         let scale = 1.0 / (head_dim as f32).sqrt();
         fit(floats, samples * width);
-        for (sample, to) in floats.chunks_exact_mut(width).enumerate() {
-            let query = &queries[(first + sample * stride) * width..][..width];
-            to.iter_mut().zip(query).for_each(|(to, value)| *to = value * scale);
-        }
+        queries.sample(first, stride, width, floats)?;
+        floats.iter_mut().for_each(|value| *value *= scale);
         let keys_len = group.past + rows;
-        let values = group.first * self.cache.width..(group.first + keys_len) * self.cache.width;
-        let narrowed;
-        let keys = match &self.cache.keys {
-            KvRows::F16(store) => &store[values],
-            KvRows::F32(store) => {
-                let mut bits = vec![0; values.len()];
-                kernels::f32_to_f16(pool, &store[values], &mut bits)?;
-                narrowed = bits;
-                &narrowed
-            }
-            KvRows::Device(_) => return Err(KvRows::elsewhere()),
-        };
+        let width = self.cache.width;
+        let keys = self.cache.keys.read_f16(pool, group.first * width, keys_len * width)?;
         fit(scores, samples * *heads * keys_len);
-        kernels::key_scores(pool, floats, keys, (*heads, kv_heads, head_dim), scores)?;
+        kernels::key_scores(pool, floats, &keys, (*heads, kv_heads, head_dim), scores)?;
         for (row, scores) in scores.chunks_exact_mut(*heads * keys_len).enumerate() {
             let behind = group.past + first + row * stride + 1;
             for scores in scores.chunks_exact_mut(keys_len) {

@@ -13,7 +13,7 @@ use modularbase_kernels as kernels;
 
 use crate::{CoreError, kv_cache::fit};
 
-use super::layer_window::{KeyRotation, WindowScratch, WindowStep, WindowedLayer};
+use super::layer_window::{KeyRotation, Queries, WindowScratch, WindowStep, WindowedLayer};
 
 /// Rows of a group whose queries are looked at, at most.
 pub(super) const SAMPLES: usize = 8;
@@ -56,13 +56,12 @@ impl BlockChoice {
 }
 
 impl WindowedLayer<'_, '_> {
-    /// The blocks that rows from `position` on, with these queries `[rows, heads * head_dim]`, attend to, in
-    /// their order.
+    /// The blocks that rows from `position` on, with these queries, attend to, in their order.
     pub(super) fn choose(
         &mut self,
         position: usize,
         rows: usize,
-        queries: &[f32],
+        queries: Queries<'_>,
     ) -> Result<Vec<usize>, CoreError> {
         let shape = self.shape();
         let bounds = &self.cache.window.choice.bounds;
@@ -80,9 +79,7 @@ impl WindowedLayer<'_, '_> {
         let samples = rows.div_ceil(stride);
         let first = rows - 1 - (samples - 1) * stride;
         fit(floats, samples * width);
-        for (sample, to) in floats.chunks_exact_mut(width).enumerate() {
-            to.copy_from_slice(&queries[(first + sample * stride) * width..][..width]);
-        }
+        queries.sample(first, stride, width, floats)?;
         if let Some(KeyRotation { frequencies, head_dim, layout }) = *rotation {
             angles.set_range(-((position + first) as i64), -(stride as i64), samples, frequencies);
             kernels::rope(pool, floats, head_dim, angles, layout)?;

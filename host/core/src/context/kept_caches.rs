@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use modularbase_context::BlockSummary;
 use serde::{Deserialize, Serialize};
 
-use crate::kv_cache::{KvRows, LayerCache, make_room};
+use crate::kv_cache::{LayerCache, make_room};
 use crate::{BaseCore, BehindCaches, CoreError, KvCache, MixtureKey, Sequence};
 
 use super::Context;
@@ -75,10 +75,10 @@ pub struct RestoredCaches {
 
 impl Sequence {
     /// The caches of this sequence, which stays in a window, and those `behind` its slot that are put aside. Parts borrow
-    /// the rows.
+    /// rows in host memory.
     ///
     /// # Errors
-    /// A sequence without a window.
+    /// A sequence without a window, a failing device.
     pub fn kept_caches<'a>(
         &'a self,
         behind: Option<&'a BehindCaches>,
@@ -143,8 +143,7 @@ impl Sequence {
         let head: Head = serde_json::from_slice(&taken(&mut parts, HEAD)?)
             .map_err(|error| CoreError::mismatch("kept caches", "a head that can be read", error))?;
         let fresh = core.understanding.new_cache();
-        let value_bytes = fresh.value_bytes();
-        self.understanding.restore(&head.front, value_bytes, &context, &mut parts)?;
+        self.understanding.restore(&head.front, &context, &mut parts)?;
         same("tokens of kept caches", tokens.len(), head.front.tokens)?;
         same("layers of kept caches", fresh.layer_count(), head.front.layers.len())?;
         self.hidden.restore(head.hidden_first, tokens.len(), &taken(&mut parts, HIDDEN)?, &context)?;
@@ -152,7 +151,7 @@ impl Sequence {
         self.tokens.extend_from_slice(tokens);
         let Some(behind) = head.behind else { return Ok(RestoredCaches::default()) };
         // What lies behind the slot can be computed from the hidden states.
-        let behind = restored_behind(behind, value_bytes, tokens, &context, &mut parts);
+        let behind = restored_behind(behind, &fresh, tokens, &context, &mut parts);
         if let Err(error) = &behind {
             tracing::debug!(%error, "caches behind the slot are computed again");
         }
@@ -162,15 +161,15 @@ impl Sequence {
 
 fn restored_behind(
     kept: KeptBehind,
-    value_bytes: usize,
+    fresh: &KvCache,
     tokens: &[u32],
     context: &Context,
     parts: &mut Parts,
 ) -> Result<BehindCaches, CoreError> {
     let mut restore = |kept: &KeptKv| -> Result<KvCache, CoreError> {
-        let mut cache = KvCache::empty(kept.layers.iter().map(|layer| layer.width), value_bytes)
-            .within(Some(context), &kept.stream);
-        cache.restore(kept, value_bytes, context, parts)?;
+        let mut cache =
+            fresh.emptied(kept.layers.iter().map(|layer| layer.width)).within(Some(context), &kept.stream);
+        cache.restore(kept, context, parts)?;
         Ok(cache)
     };
     let experts = kept.experts.iter().map(&mut restore).collect::<Result<Vec<_>, _>>()?;
@@ -189,14 +188,14 @@ impl KvCache {
         for index in 0..self.layer_count() {
             let LayerCache { width, keys, values, window } = self.layer(index);
             let (start, row, sinks) = window.kept();
-            let mut part = |what: &str, bytes: &'a [u8]| {
-                parts.push((format!("{stream}/{index}/{what}"), Cow::Borrowed(bytes)));
+            let mut part = |what: &str, bytes: Cow<'a, [u8]>| {
+                parts.push((format!("{stream}/{index}/{what}"), bytes));
             };
             part("keys", keys.bytes_from(row * width)?);
             part("values", values.bytes_from(row * width)?);
             if start > 0 {
-                part("sink-keys", bytemuck::cast_slice(sinks[0]));
-                part("sink-values", bytemuck::cast_slice(sinks[1]));
+                part("sink-keys", Cow::Borrowed(bytemuck::cast_slice(sinks[0])));
+                part("sink-values", Cow::Borrowed(bytemuck::cast_slice(sinks[1])));
             }
             layers.push(KeptLayer { width: *width, start, mass: window.kept_mass() });
         }
@@ -204,15 +203,10 @@ impl KvCache {
     }
 
     /// Takes the rows out of `parts`.
-    fn restore(
-        &mut self,
-        kept: &KeptKv,
-        value_bytes: usize,
-        context: &Context,
-        parts: &mut Parts,
-    ) -> Result<(), CoreError> {
+    fn restore(&mut self, kept: &KeptKv, context: &Context, parts: &mut Parts) -> Result<(), CoreError> {
         let shape = &context.shape;
         let KeptKv { stream, tokens, layers, .. } = kept;
+        let value_bytes = self.value_bytes();
         same("bytes of a kept value", value_bytes, kept.value_bytes)?;
         for (index, KeptLayer { width, start, mass }) in layers.iter().enumerate() {
             let (width, start) = (*width, *start);
@@ -231,8 +225,8 @@ impl KvCache {
             same("bytes of a kept layer's keys", wanted, keys.len())?;
             same("bytes of a kept layer's values", wanted, values.len())?;
             let row = if start == 0 { 0 } else { shape.front() };
-            cache.keys.restore(row * width, &keys, width);
-            cache.values.restore(row * width, &values, width);
+            cache.keys.restore(row * width, &keys, width)?;
+            cache.values.restore(row * width, &values, width)?;
             drop((keys, values));
             if start == 0 {
                 cache.window.restore_mass(mass);
@@ -256,33 +250,6 @@ impl KvCache {
         self.advance(*tokens);
         Ok(())
     }
-}
-
-impl KvRows {
-    /// Values from number `first` on as bytes.
-    fn bytes_from(&self, first: usize) -> Result<&[u8], CoreError> {
-        match self {
-            Self::F32(store) => Ok(bytemuck::cast_slice(&store[first..])),
-            Self::F16(store) => Ok(bytemuck::cast_slice(&store[first..])),
-            Self::Device(_) => Err(CoreError::mismatch("KV cache", "host memory", "a device tensor")),
-        }
-    }
-
-    /// `zeros` zeros and behind them the values of `bytes`, in place of what is there.
-    fn restore(&mut self, zeros: usize, bytes: &[u8], width: usize) {
-        match self {
-            Self::F32(store) => refill(store, zeros, bytes, width),
-            Self::F16(store) => refill(store, zeros, bytes, width),
-            Self::Device(_) => {}
-        }
-    }
-}
-
-fn refill<T: bytemuck::Pod + Default>(store: &mut Vec<T>, zeros: usize, bytes: &[u8], width: usize) {
-    store.clear();
-    make_room(store, zeros + bytes.len() / size_of::<T>(), width);
-    store.resize(zeros, T::default());
-    store.extend(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
 }
 
 fn numbers(bytes: &[u8]) -> Vec<u16> {

@@ -1,12 +1,14 @@
 //! One layer's rows in a window: `[sinks][retrieved blocks][hot tokens]`, one after the other in its cache.
 
+use candle_core::Tensor;
 use modularbase_context::{BlockId, BlockSummary, KvShape, encode_block};
-use modularbase_graph::KvLayer;
+use modularbase_graph::{KvLayer, RopeSpec};
 use modularbase_kernels::{self as kernels, RopeAngles, RopeLayout, ThreadPool};
 
 use crate::{
-    CoreError,
-    kv_cache::{KvRows, LayerCache, fit},
+    CoreError, ScratchNeed, StepSize,
+    kv_cache::{LayerCache, fit},
+    workspace::Buffers,
 };
 
 use super::{
@@ -63,6 +65,21 @@ pub(crate) struct KeyRotation<'a> {
     pub(crate) layout: RopeLayout,
 }
 
+impl<'a> KeyRotation<'a> {
+    /// By a rotary embedding with these inverse frequencies.
+    pub(crate) fn of(spec: &RopeSpec, frequencies: &'a [f32]) -> Self {
+        Self { frequencies, head_dim: spec.head_dim, layout: kernel_layout(spec.layout) }
+    }
+}
+
+/// A graph's layout of rotated pairs as kernels name it.
+pub(crate) fn kernel_layout(layout: modularbase_graph::RopeLayout) -> RopeLayout {
+    match layout {
+        modularbase_graph::RopeLayout::Half => RopeLayout::HalfSplit,
+        modularbase_graph::RopeLayout::Interleaved => RopeLayout::Interleaved,
+    }
+}
+
 /// What the operations of a step on one layer need.
 pub(crate) struct WindowStep<'a> {
     pub(crate) pool: &'a ThreadPool,
@@ -72,6 +89,38 @@ pub(crate) struct WindowStep<'a> {
     /// `None`: keys have no rotation, or one that can't be taken off.
     pub(crate) rotation: Option<KeyRotation<'a>>,
     pub(crate) scratch: &'a mut WindowScratch,
+}
+
+/// Rotated queries of a step's rows, `[rows, heads * head_dim]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Queries<'a> {
+    Host(&'a [f32]),
+    Device(&'a Tensor),
+}
+
+impl Queries<'_> {
+    /// Copies rows of `width` values, `stride` apart from row `first` on, as many as `out` has room for.
+    pub(super) fn sample(
+        &self,
+        first: usize,
+        stride: usize,
+        width: usize,
+        out: &mut [f32],
+    ) -> Result<(), CoreError> {
+        let found;
+        let from = match self {
+            Self::Host(rows) => &rows[first * width..],
+            Self::Device(rows) => {
+                let span = (out.len() / width - 1) * stride + 1;
+                found = rows.narrow(0, first, span)?.flatten_all()?.to_vec1::<f32>()?;
+                &found
+            }
+        };
+        for (sample, to) in out.chunks_exact_mut(width).enumerate() {
+            to.copy_from_slice(&from[sample * stride * width..][..width]);
+        }
+        Ok(())
+    }
 }
 
 /// Buffers that windows reuse from step to step.
@@ -88,16 +137,26 @@ pub(crate) struct WindowScratch {
     pub(super) scores: Vec<f32>,
 }
 
-impl WindowScratch {
-    pub(crate) fn bytes(&self) -> usize {
+impl Buffers for WindowScratch {
+    fn bytes(&self) -> usize {
         let queries = self.halves.capacity() + self.scores.capacity();
         let floats = self.floats.capacity() + self.front_frequencies.capacity() + queries;
         let angles = self.angles.bytes() + self.front_angles.bytes();
         floats * size_of::<f32>() + angles
     }
+}
 
-    /// Bytes of each of its buffers, at most, for layers like this one of a text of `tokens` tokens.
-    pub(crate) fn bytes_for(shape: &WindowShape, layer: KvLayer, heads: usize, tokens: usize) -> [usize; 4] {
+impl WindowScratch {
+    /// What steps of this size need for layers like this one.
+    pub(crate) fn need(step: &StepSize, layer: KvLayer, heads: usize) -> ScratchNeed {
+        let Some(shape) = &step.window else { return ScratchNeed::default() };
+        let window = Self::bytes_for(shape, layer, heads, step.context).into();
+        let passing = Self::passing_bytes(shape, layer, step.context);
+        ScratchNeed { window, passing, ..ScratchNeed::default() }
+    }
+
+    /// Bytes of each of its buffers, at most, for a text of `tokens` tokens.
+    fn bytes_for(shape: &WindowShape, layer: KvLayer, heads: usize, tokens: usize) -> [usize; 4] {
         let (blocks, weighed) = (shape.cold_blocks(tokens), attention_mass::scores_for(shape, heads));
         if blocks == 0 && weighed == 0 {
             return [0; 4];
@@ -115,7 +174,7 @@ impl WindowScratch {
     }
 
     /// Bytes that pass while a layer is worked on, at most: most where a text is cut back and its rows are restored.
-    pub(crate) fn passing_bytes(shape: &WindowShape, layer: KvLayer, tokens: usize) -> usize {
+    fn passing_bytes(shape: &WindowShape, layer: KvLayer, tokens: usize) -> usize {
         match shape.cold_blocks(tokens) {
             0 if shape.levels.are_on() => shape.attended() * layer.width() * size_of::<u16>(),
             0 => 0,
@@ -150,21 +209,19 @@ pub(crate) struct WindowedLayer<'a, 'b> {
 }
 
 impl WindowedLayer<'_, '_> {
-    /// Appends the keys and values of the tokens from `position` on.
-    pub(crate) fn append(&mut self, position: usize, keys: &[f32], values: &[f32]) -> Result<(), CoreError> {
+    /// Makes the cache ready for `rows` more rows, the first of them at `position`.
+    pub(crate) fn make_ready(&mut self, position: usize, rows: usize) -> Result<(), CoreError> {
         let width = self.cache.width;
         if self.cache.window.start > self.shape().start(position) {
             self.restore(position)?;
         }
-        let rows = self.cache.keys.len() / width;
-        if rows + keys.len() / width > self.shape().capacity() {
+        if self.cache.keys.len() / width + rows > self.shape().capacity() {
             let unused = self.cache.window.row - self.cache.window.front.rows;
-            self.cache.keys.drop_first(unused * width);
-            self.cache.values.drop_first(unused * width);
+            self.cache.keys.drop_first(unused, width)?;
+            self.cache.values.drop_first(unused, width)?;
             self.cache.window.row -= unused;
         }
-        self.cache.keys.append(self.step.pool, keys, width)?;
-        self.cache.values.append(self.step.pool, values, width)
+        Ok(())
     }
 
     /// Makes the cache ready for the next rows of a step, of which `left` are left and the first is at
@@ -174,7 +231,7 @@ impl WindowedLayer<'_, '_> {
         &mut self,
         position: usize,
         left: usize,
-        queries: &[f32],
+        queries: Queries<'_>,
     ) -> Result<Group, CoreError> {
         let shape = self.shape();
         let start = shape.start(position);
@@ -186,8 +243,7 @@ impl WindowedLayer<'_, '_> {
         let rows = left.min((position / shape.block + 1) * shape.block - position);
         self.let_go(start)?;
         if rows > 1 || !self.cache.window.front.suits(start, position) {
-            let width = self.step.heads * self.step.layer.head_dim;
-            let blocks = self.choose(position, rows, &queries[..rows * width])?;
+            let blocks = self.choose(position, rows, queries)?;
             self.place(blocks)?;
             self.cache.window.front.chosen_alone = (rows == 1).then_some(position);
         }
@@ -246,9 +302,7 @@ impl WindowedLayer<'_, '_> {
         }
         let mut key_bits = vec![0; values_in];
         kernels::f32_to_f16(pool, floats, &mut key_bits)?;
-        let mut value_bits = vec![0; values_in];
-        values.read_f16(pool, first, &mut value_bits)?;
-        Ok((key_bits, value_bits))
+        Ok((key_bits, values.read_f16(pool, first, values_in)?.into_owned()))
     }
 
     /// Puts sinks and blocks right before the hot tokens, as far as they don't lie there already.
@@ -444,68 +498,4 @@ pub(super) fn bytes(shape: &WindowShape, width: usize, blocks: usize) -> usize {
     let sinks = 2 * shape.sinks * width * size_of::<u16>();
     let known = BlockChoice::bytes_for(width, blocks) + attention_mass::bytes_for(shape);
     sinks + shape.retrieved * size_of::<usize>() + known
-}
-
-impl KvRows {
-    /// Values held.
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(store) => store.len(),
-            Self::F16(store) => store.len(),
-            Self::Device(_) => 0,
-        }
-    }
-
-    /// Widens values from number `first` on.
-    fn read(&self, pool: &ThreadPool, first: usize, out: &mut [f32]) -> Result<(), CoreError> {
-        match self {
-            Self::F32(store) => out.copy_from_slice(&store[first..first + out.len()]),
-            Self::F16(store) => kernels::f16_to_f32(pool, &store[first..first + out.len()], out)?,
-            Self::Device(_) => return Err(Self::elsewhere()),
-        }
-        Ok(())
-    }
-
-    /// Values from number `first` on as bits of f16.
-    fn read_f16(&self, pool: &ThreadPool, first: usize, out: &mut [u16]) -> Result<(), CoreError> {
-        match self {
-            Self::F32(store) => kernels::f32_to_f16(pool, &store[first..first + out.len()], out)?,
-            Self::F16(store) => out.copy_from_slice(&store[first..first + out.len()]),
-            Self::Device(_) => return Err(Self::elsewhere()),
-        }
-        Ok(())
-    }
-
-    /// Replaces values from number `first` on.
-    fn write(&mut self, pool: &ThreadPool, first: usize, values: &[f32]) -> Result<(), CoreError> {
-        match self {
-            Self::F32(store) => store[first..first + values.len()].copy_from_slice(values),
-            Self::F16(store) => kernels::f32_to_f16(pool, values, &mut store[first..first + values.len()])?,
-            Self::Device(_) => return Err(Self::elsewhere()),
-        }
-        Ok(())
-    }
-
-    /// Replaces values from number `first` on by those of bits of f16.
-    fn write_f16(&mut self, pool: &ThreadPool, first: usize, bits: &[u16]) -> Result<(), CoreError> {
-        match self {
-            Self::F32(store) => kernels::f16_to_f32(pool, bits, &mut store[first..first + bits.len()])?,
-            Self::F16(store) => store[first..first + bits.len()].copy_from_slice(bits),
-            Self::Device(_) => return Err(Self::elsewhere()),
-        }
-        Ok(())
-    }
-
-    /// Forgets the first `count` values; the others move up.
-    fn drop_first(&mut self, count: usize) {
-        match self {
-            Self::F32(store) => drop(store.drain(..count)),
-            Self::F16(store) => drop(store.drain(..count)),
-            Self::Device(_) => {}
-        }
-    }
-
-    pub(super) fn elsewhere() -> CoreError {
-        CoreError::mismatch("KV cache", "host memory", "a device tensor")
-    }
 }

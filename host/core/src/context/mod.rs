@@ -20,5 +20,7 @@ mod window_shape;
 pub use kept_caches::{KeptPart, RestoredCaches};
 pub use window_shape::{Context, ContextTokens, WindowShape};
 
-pub(crate) use layer_window::{Group, KeyRotation, LayerWindow, WindowScratch, WindowStep, WindowedLayer};
+pub(crate) use layer_window::{
+    Group, KeyRotation, LayerWindow, Queries, WindowScratch, WindowStep, WindowedLayer, kernel_layout,
+};
 pub(crate) use window_shape::layer_bytes;

@@ -2,13 +2,10 @@
 
 use std::{
     mem::{replace, take},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
-use modularbase_graph::{InputKind, KvLayer, RopeLayout, RopeSpec};
+use modularbase_graph::{InputKind, KvLayer};
 use modularbase_kernels::{
     self as kernels, AttentionJob, KvSlice, LinearOutput, Matrix, RopeAngles, Scratch, ThreadPool,
 };
@@ -16,8 +13,10 @@ use modularbase_kernels::{
 use crate::{
     Activations, Context, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
     backend::{check_call, finish_call, positions},
-    context::{KeyRotation, WindowScratch, WindowStep},
-    kv_cache::{KvRows, fit},
+    context::{KeyRotation, Queries, WindowScratch, WindowStep, kernel_layout},
+    kv_cache::fit,
+    kv_rows::KvRows,
+    workspace::{Buffers, SharedWorkspace},
 };
 
 use super::step::{MoeExpert, Program, Step};
@@ -32,7 +31,7 @@ pub(super) struct Workspace {
     window: WindowScratch,
 }
 
-impl Workspace {
+impl Buffers for Workspace {
     fn bytes(&self) -> usize {
         let buffers = self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>();
         buffers
@@ -42,26 +41,12 @@ impl Workspace {
     }
 }
 
-/// The workspace of an executor: one call runs at a time, and its buffers are kept for the next.
-#[derive(Default)]
-pub(super) struct SharedWorkspace {
-    workspace: Mutex<Workspace>,
-    /// What it held when the last call ended; read without waiting for the call that runs.
-    bytes: AtomicUsize,
-}
-
-impl SharedWorkspace {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
 /// A lowered graph on the CPU.
 pub(super) struct CpuPlan {
     program: Program,
     pool: ThreadPool,
     kv_dtype: KvDtype,
-    workspace: Arc<SharedWorkspace>,
+    workspace: Arc<SharedWorkspace<Workspace>>,
     /// Inverse frequencies of each distinct rotary embedding.
     frequencies: Vec<Vec<f32>>,
 }
@@ -71,41 +56,31 @@ impl CpuPlan {
         program: Program,
         pool: ThreadPool,
         kv_dtype: KvDtype,
-        workspace: Arc<SharedWorkspace>,
+        workspace: Arc<SharedWorkspace<Workspace>>,
     ) -> Self {
         let frequencies = program.ropes.iter().map(|rope| rope.inverse_frequencies()).collect();
         Self { program, pool, kv_dtype, workspace, frequencies }
     }
 
-    fn key_rotation(&self, rope: usize) -> KeyRotation<'_> {
-        let spec = &self.program.ropes[rope];
-        KeyRotation {
-            frequencies: &self.frequencies[rope],
-            head_dim: spec.head_dim,
-            layout: rope_layout(spec),
-        }
-    }
-
     fn run(&self, input: PlanInput<'_>, sequences: &mut [SequenceRows<'_>]) -> Result<Vec<f32>, CoreError> {
-        let rows = input.rows();
-        let (widths, output) = (&self.program.widths, self.program.output);
-        // A workspace that an earlier panic left behind holds no state that matters.
-        let mut workspace = self.workspace.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        let buffers = &mut workspace.buffers;
-        if buffers.len() < widths.len() {
-            buffers.resize_with(widths.len(), Vec::new);
-        }
-        for (index, (buffer, width)) in buffers.iter_mut().zip(widths).enumerate() {
-            if index != output {
-                fit(buffer, rows * width);
+        self.workspace.with(|workspace| {
+            let rows = input.rows();
+            let (widths, output) = (&self.program.widths, self.program.output);
+            let buffers = &mut workspace.buffers;
+            if buffers.len() < widths.len() {
+                buffers.resize_with(widths.len(), Vec::new);
             }
-        }
-        // The output leaves with the call, so it is a buffer of its own.
-        let kept = replace(&mut buffers[output], vec![0.0; rows * widths[output]]);
-        let result = self.steps(input, sequences, &mut workspace);
-        let values = replace(&mut workspace.buffers[output], kept);
-        self.workspace.bytes.store(workspace.bytes(), Ordering::Relaxed);
-        result.map(|()| values)
+            for (index, (buffer, width)) in buffers.iter_mut().zip(widths).enumerate() {
+                if index != output {
+                    fit(buffer, rows * width);
+                }
+            }
+            // The output leaves with the call, so it is a buffer of its own.
+            let kept = replace(&mut buffers[output], vec![0.0; rows * widths[output]]);
+            let result = self.steps(input, sequences, workspace);
+            let values = replace(&mut workspace.buffers[output], kept);
+            result.map(|()| values)
+        })
     }
 
     fn steps(
@@ -198,12 +173,14 @@ impl Call<'_, '_> {
             }),
             Step::Rope { inout, rope } => {
                 let spec = &self.plan.program.ropes[*rope];
-                let layout = rope_layout(spec);
+                let layout = kernel_layout(spec.layout);
                 let x = &mut self.buffers[*inout];
                 Ok(kernels::rope(pool, x, spec.head_dim, &self.angles[*rope], layout)?)
             }
             Step::Attention { q, k, v, key_rope, cache, heads, causal, out } => {
-                let rotation = key_rope.map(|rope| self.plan.key_rotation(rope));
+                let rotation = key_rope.map(|rope| {
+                    KeyRotation::of(&self.plan.program.ropes[rope], &self.plan.frequencies[rope])
+                });
                 let layer = KeyLayer { cache: *cache, heads: *heads, rotation };
                 self.append_kv(layer, *k, *v)?;
                 self.write(*out, |call, out| call.attention(*q, layer, *causal, out))
@@ -277,7 +254,9 @@ impl Call<'_, '_> {
         let mut step = WindowStep { pool, heads, layer, rotation, scratch: self.window };
         for sequence in self.sequences.iter_mut() {
             let count = sequence.rows * layer.width();
-            sequence.cache.append(cache, &mut step, &keys[..count], &values[..count])?;
+            let store = sequence.cache.make_ready(cache, &mut step, sequence.rows)?;
+            store.keys.append(pool, &keys[..count], layer.width())?;
+            store.values.append(pool, &values[..count], layer.width())?;
             (keys, values) = (&keys[count..], &values[count..]);
         }
         Ok(())
@@ -306,7 +285,9 @@ impl Call<'_, '_> {
                 let own = &queries[(first + done) * width..(first + sequence.rows) * width];
                 groups.push(match left {
                     0 => None,
-                    _ => Some(sequence.cache.next_group(cache, &mut step, (done, left), own)?),
+                    _ => {
+                        Some(sequence.cache.next_group(cache, &mut step, (done, left), Queries::Host(own))?)
+                    }
                 });
                 first += sequence.rows;
             }
@@ -401,13 +382,6 @@ fn top_experts(logits: &[f32], top_k: usize) -> Vec<(usize, f32)> {
     order.into_iter().zip(weights).map(|(expert, weight)| (expert, weight / sum)).collect()
 }
 
-fn rope_layout(spec: &RopeSpec) -> kernels::RopeLayout {
-    match spec.layout {
-        RopeLayout::Half => kernels::RopeLayout::HalfSplit,
-        RopeLayout::Interleaved => kernels::RopeLayout::Interleaved,
-    }
-}
-
 /// Values from number `first` on.
 fn kv_slice(rows: &KvRows, first: usize) -> Result<KvSlice<'_>, CoreError> {
     match rows {
@@ -435,7 +409,7 @@ impl Plan for CpuPlan {
     }
 
     fn cache_bytes(&self, tokens: usize, context: Option<&Context>) -> usize {
-        KvCache::host_bytes_within(self.kv_layers(), self.kv_dtype, tokens, context)
+        KvCache::bytes_within(self.kv_layers(), self.kv_dtype, tokens, context)
     }
 
     fn plan_bytes(&self) -> usize {

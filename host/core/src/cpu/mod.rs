@@ -14,16 +14,16 @@ use modularbase_kernels::{DeltaMatrix, GgmlBlock, Matrix, ThreadPool, WeightForm
 
 use crate::{
     Backend, CoreError, DeltaTensor, KvDtype, Plan, StoredDtype, StoredTensor, Weight, WeightDtype,
-    WeightLookup,
+    WeightLookup, workspace::SharedWorkspace,
 };
 
-use self::execution::{CpuPlan, SharedWorkspace};
+use self::execution::{CpuPlan, Workspace};
 
 /// Runs graphs on the CPU.
 pub struct CpuBackend {
     pool: ThreadPool,
     kv_dtype: KvDtype,
-    workspace: Arc<SharedWorkspace>,
+    workspace: Arc<SharedWorkspace<Workspace>>,
 }
 
 impl CpuBackend {
@@ -68,10 +68,6 @@ impl Backend for CpuBackend {
 
     fn place_vector(&self, tensor: &StoredTensor) -> Result<Weight, CoreError> {
         Ok(Weight::CpuVector(tensor.to_f32()?.into()))
-    }
-
-    fn keeps_windows(&self) -> bool {
-        true
     }
 
     fn multiplies_deltas(&self) -> bool {

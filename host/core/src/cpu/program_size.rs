@@ -50,13 +50,9 @@ impl Program {
                     let shape = self.attention_shape(*cache, *heads, *causal);
                     let scratch =
                         kernels::attention_scratch(threads, shape, rows, step.sequences, step.attended());
-                    let mut passing = step.sequences * size_of::<AttentionJob<'_>>();
-                    if let Some(within) = &step.window {
-                        let layer = self.kv_layers[*cache];
-                        let buffers = WindowScratch::bytes_for(within, layer, *heads, step.context);
-                        window.or(&ScratchNeed { window: buffers.into(), ..ScratchNeed::default() });
-                        passing += WindowScratch::passing_bytes(within, layer, step.context);
-                    }
+                    let own = WindowScratch::need(step, self.kv_layers[*cache], *heads);
+                    let passing = step.sequences * size_of::<AttentionJob<'_>>() + own.passing;
+                    window.or(&own);
                     (scratch, passing)
                 }
                 Step::Moe { router, experts, top_k, .. } => {

@@ -15,10 +15,11 @@ use candle_core::{
 };
 use candle_nn::Module;
 use modularbase_graph::CheckedGraph;
+use modularbase_kernels::ThreadPool;
 
 use crate::{
     Backend, CHUNK_ROWS, CoreError, Plan, StoredDtype, StoredTensor, Weight, WeightDtype, WeightLookup,
-    weight::TensorMatrix,
+    context::WindowScratch, weight::TensorMatrix, workspace::SharedWorkspace,
 };
 
 use self::plan::TensorPlan;
@@ -27,27 +28,34 @@ use self::plan::TensorPlan;
 pub struct TensorBackend {
     device: Device,
     name: String,
+    /// What windows do on the host: they choose blocks, and turn, encode and decode them.
+    pool: ThreadPool,
+    workspace: Arc<SharedWorkspace<WindowScratch>>,
 }
 
 impl TensorBackend {
     /// The reference executor, on the CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, name: "cpu".to_owned() }
+        Self::on(Device::Cpu, "cpu".to_owned(), 1)
     }
 
-    /// A CUDA device by its ordinal. What cuBLAS and candle's quantized products work in (16 MiB and more) is the process's, as
+    fn on(device: Device, name: String, threads: usize) -> Self {
+        Self { device, name, pool: ThreadPool::new(threads.max(1)), workspace: Arc::default() }
+    }
+
+    /// A CUDA device by its ordinal; what windows do on the host is done on so many threads. What cuBLAS and candle's quantized products work in (16 MiB and more) is the process's, as
     /// the driver's context is, and no ledger's: it is taken here.
     ///
     /// # Errors
     /// A build without the feature `cuda`, no driver, no such device, or one without that much room.
-    pub fn cuda(ordinal: usize) -> Result<Self, CoreError> {
+    pub fn cuda(ordinal: usize, threads: usize) -> Result<Self, CoreError> {
         let name = format!("cuda:{ordinal}");
         if !cfg!(feature = "cuda") {
             let reason = "this build has no CUDA support; build with `--features cuda` or use --device cpu";
             return Err(CoreError::Device { device: name, reason: reason.to_owned() });
         }
         match Device::new_cuda(ordinal).and_then(|device| first_products(&device).map(|()| device)) {
-            Ok(device) => Ok(Self { device, name }),
+            Ok(device) => Ok(Self::on(device, name, threads)),
             Err(error) => Err(CoreError::Device { device: name, reason: error.to_string() }),
         }
     }
@@ -121,7 +129,8 @@ impl Backend for TensorBackend {
         graph: &CheckedGraph,
         weights: &mut WeightLookup<'_>,
     ) -> Result<Arc<dyn Plan>, CoreError> {
-        Ok(Arc::new(TensorPlan::new(graph.clone(), self.device.clone(), weights)?))
+        let place = (self.device.clone(), self.pool.clone(), Arc::clone(&self.workspace));
+        Ok(Arc::new(TensorPlan::new(graph.clone(), place, weights)?))
     }
 
     fn plan_bytes_for(&self, graph: &CheckedGraph) -> usize {
@@ -129,9 +138,9 @@ impl Backend for TensorBackend {
         size_of::<TensorPlan>() + plan_size::graph_bytes(graph) + plan_size::table_bytes(nodes, nodes)
     }
 
-    /// candle keeps none.
+    /// Those that windows work in; candle keeps none.
     fn workspace_bytes(&self) -> usize {
-        0
+        self.workspace.bytes()
     }
 }
 

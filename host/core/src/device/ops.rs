@@ -31,19 +31,20 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -
     Ok(scaled.broadcast_mul(weight)?.broadcast_add(bias)?)
 }
 
-/// Cosines and sines `[rows, head_dim / 2]` of the rows' positions.
+/// Cosines and sines `[rows, head_dim / 2]` of the rows' positions, with angles in f64: those of a long text's positions
+/// would be off by 0.004 rad in f32.
 pub(super) fn rope_table(
-    spec: &RopeSpec,
+    frequencies: &[f32],
     positions: &[u32],
     device: &Device,
 ) -> Result<(Tensor, Tensor), CoreError> {
-    let frequencies = spec.inverse_frequencies();
-    let angles: Vec<f32> = positions
-        .iter()
-        .flat_map(|&position| frequencies.iter().map(move |frequency| position as f32 * frequency))
-        .collect();
-    let angles = Tensor::from_vec(angles, (positions.len(), frequencies.len()), &Device::Cpu)?;
-    Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
+    let of_position = |&position: &u32| {
+        frequencies.iter().map(move |&frequency| (f64::from(position) * f64::from(frequency)).sin_cos())
+    };
+    let (sin, cos): (Vec<f32>, Vec<f32>) =
+        positions.iter().flat_map(of_position).map(|(sin, cos)| (sin as f32, cos as f32)).unzip();
+    let table = |values| Tensor::from_vec(values, (positions.len(), frequencies.len()), device);
+    Ok((table(cos)?, table(sin)?))
 }
 
 pub(super) fn rope(x: &Tensor, spec: &RopeSpec, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, CoreError> {

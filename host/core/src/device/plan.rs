@@ -1,16 +1,18 @@
 //! A graph interpreted on tensors.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, NodeId, Op, RopeSpec, Shape};
+use modularbase_kernels::ThreadPool;
 
 use crate::{
     Activations, Context, CoreError, KvCache, KvDtype, Plan, PlanInput, ScratchNeed, SequenceRows, StepSize,
     Weight, WeightLookup,
     backend::{check_call, finish_call, look_up, positions},
-    kv_cache::KvRows,
+    context::{KeyRotation, Queries, WindowScratch, WindowStep},
     weight::TensorMatrix,
+    workspace::SharedWorkspace,
 };
 
 use super::{ops, plan_size};
@@ -24,12 +26,15 @@ pub(super) struct TensorPlan {
     output: NodeId,
     output_width: usize,
     device: Device,
+    /// For what windows do on the host.
+    pool: ThreadPool,
+    workspace: Arc<SharedWorkspace<WindowScratch>>,
 }
 
 impl TensorPlan {
     pub(super) fn new(
         graph: CheckedGraph,
-        device: Device,
+        (device, pool, workspace): (Device, ThreadPool, Arc<SharedWorkspace<WindowScratch>>),
         lookup: &mut WeightLookup<'_>,
     ) -> Result<Self, CoreError> {
         let &[output] = graph.graph().outputs.as_slice() else {
@@ -47,7 +52,7 @@ impl TensorPlan {
                 weights.insert(id, look_up(lookup, &node.name, spec)?);
             }
         }
-        Ok(Self { graph, weights, uses, output, output_width, device })
+        Ok(Self { graph, weights, uses, output, output_width, device, pool, workspace })
     }
 
     fn matrix(&self, id: NodeId) -> Result<&TensorMatrix, CoreError> {
@@ -95,7 +100,14 @@ struct Run<'a> {
     positions: Vec<u32>,
     values: Vec<Option<Tensor>>,
     uses: Vec<usize>,
-    ropes: Vec<(&'a RopeSpec, (Tensor, Tensor))>,
+    ropes: Vec<Rope<'a>>,
+}
+
+/// A rotary embedding, its inverse frequencies, and the cosines and sines of the rows' positions.
+struct Rope<'a> {
+    spec: &'a RopeSpec,
+    frequencies: Vec<f32>,
+    table: (Tensor, Tensor),
 }
 
 impl<'a> Run<'a> {
@@ -144,35 +156,31 @@ impl<'a> Run<'a> {
                 ops::layer_norm(&self.take(inputs[0])?, weight, bias, *eps)?
             }
             Op::Rope(spec) => {
-                let table = match self.ropes.iter().position(|(known, _)| *known == spec) {
-                    Some(index) => index,
-                    None => {
-                        self.ropes.push((spec, ops::rope_table(spec, &self.positions, &plan.device)?));
-                        self.ropes.len() - 1
-                    }
-                };
                 let x = self.take(inputs[0])?;
-                ops::rope(&x, spec, &self.ropes[table].1)?
+                let known = self.ropes.iter().position(|rope| rope.spec == spec);
+                let index = known.unwrap_or(self.ropes.len());
+                if known.is_none() {
+                    let frequencies = spec.inverse_frequencies();
+                    let table = ops::rope_table(&frequencies, &self.positions, &plan.device)?;
+                    self.ropes.push(Rope { spec, frequencies, table });
+                }
+                ops::rope(&x, spec, &self.ropes[index].table)?
             }
             Op::Attention { layer, heads, kv_heads, causal } => {
-                let (q, k, v) = (self.take(inputs[0])?, self.take(inputs[1])?, self.take(inputs[2])?);
                 let index = plan.graph.kv_layers().iter().position(|known| known.layer == *layer);
                 let index = index.ok_or_else(|| CoreError::mismatch("KV layer", "known", layer))?;
-                let mut first = 0;
-                let mut parts = Vec::with_capacity(sequences.len());
-                for sequence in sequences.iter_mut().filter(|sequence| sequence.rows > 0) {
-                    let cache = sequence.cache.layer_mut(index);
-                    let (KvRows::Device(keys), KvRows::Device(values)) = (&mut cache.keys, &mut cache.values)
-                    else {
-                        return Err(CoreError::mismatch("KV cache", "one made by this plan", "host memory"));
-                    };
-                    let keys = keys.append(&k.narrow(0, first, sequence.rows)?)?;
-                    let values = values.append(&v.narrow(0, first, sequence.rows)?)?;
-                    let q = q.narrow(0, first, sequence.rows)?;
-                    parts.push(ops::attention(&q, &keys, &values, *heads, *kv_heads, *causal)?);
-                    first += sequence.rows;
-                }
-                Tensor::cat(&parts, 0)?
+                let (q, k, v) = (self.take(inputs[0])?, self.take(inputs[1])?, self.take(inputs[2])?);
+                let keys = &plan.graph.graph().nodes[inputs[1]].op;
+                let rope = self.ropes.iter().find(|rope| matches!(keys, Op::Rope(spec) if spec == rope.spec));
+                let rotation = rope.map(|rope| KeyRotation::of(rope.spec, &rope.frequencies));
+                let attend = |q: &Tensor, keys: &Tensor, values: &Tensor| {
+                    ops::attention(q, keys, values, *heads, *kv_heads, *causal)
+                };
+                plan.workspace.with(|scratch| {
+                    let layer = plan.graph.kv_layers()[index];
+                    let mut step = WindowStep { pool: &plan.pool, heads: *heads, layer, rotation, scratch };
+                    attention(index, &mut step, sequences, [&q, &k, &v], attend)
+                })?
             }
             Op::Silu => self.take(inputs[0])?.silu()?,
             Op::Gelu => self.take(inputs[0])?.gelu()?,
@@ -205,6 +213,37 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Appends the rows of a step to their sequences' caches, of which this is layer `index`, and has them `attend`.
+fn attention(
+    index: usize,
+    step: &mut WindowStep<'_>,
+    sequences: &mut [SequenceRows<'_>],
+    [q, k, v]: [&Tensor; 3],
+    attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor, CoreError>,
+) -> Result<Tensor, CoreError> {
+    let mut first = 0;
+    let mut parts = Vec::with_capacity(sequences.len());
+    for SequenceRows { rows, cache } in sequences.iter_mut() {
+        let layer = cache.make_ready(index, step, *rows)?;
+        layer.keys.on_device()?.append(&k.narrow(0, first, *rows)?)?;
+        layer.values.on_device()?.append(&v.narrow(0, first, *rows)?)?;
+        let mut done = 0;
+        while done < *rows {
+            let left = *rows - done;
+            let q = q.narrow(0, first + done, left)?;
+            let group = cache.next_group(index, step, (done, left), Queries::Device(&q))?;
+            let layer = cache.layer_mut(index);
+            let count = group.past + group.rows;
+            let keys = layer.keys.on_device()?.rows(group.first, count)?;
+            let values = layer.values.on_device()?.rows(group.first, count)?;
+            parts.push(attend(&q.narrow(0, 0, group.rows)?, &keys, &values)?);
+            done += group.rows;
+        }
+        first += *rows;
+    }
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
 impl Plan for TensorPlan {
     fn input(&self) -> Option<InputKind> {
         self.graph.input().map(|(_, kind)| kind)
@@ -219,11 +258,11 @@ impl Plan for TensorPlan {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache::on_device(self.kv_layers())
+        KvCache::on_device(self.kv_layers(), &self.device)
     }
 
-    fn cache_bytes(&self, tokens: usize, _: Option<&Context>) -> usize {
-        KvCache::host_bytes(self.kv_layers(), KvDtype::F32, tokens)
+    fn cache_bytes(&self, tokens: usize, context: Option<&Context>) -> usize {
+        KvCache::bytes_within(self.kv_layers(), KvDtype::F32, tokens, context)
     }
 
     fn plan_bytes(&self) -> usize {

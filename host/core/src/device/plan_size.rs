@@ -2,7 +2,7 @@
 
 use modularbase_graph::{CheckedGraph, Init, Node, NodeId, Op, Shape};
 
-use crate::{ScratchNeed, StepSize, Weight};
+use crate::{ScratchNeed, StepSize, Weight, context::WindowScratch};
 
 const F32: usize = size_of::<f32>();
 
@@ -58,11 +58,20 @@ pub(super) fn scratch(graph: &CheckedGraph, uses: &[usize], step: &StepSize) -> 
             }
         }
     }
+    let mut need = ScratchNeed::default();
+    for node in &graph.graph().nodes {
+        if let Op::Attention { layer, heads, .. } = &node.op
+            && let Some(layer) = graph.kv_layers().iter().find(|known| known.layer == *layer)
+        {
+            need.or(&WindowScratch::need(step, *layer, *heads));
+        }
+    }
     let rotations = graph.graph().nodes.iter().filter_map(|node| match &node.op {
         Op::Rope(rope) => Some(rows * rope.head_dim * F32),
         _ => None,
     });
-    ScratchNeed { passing: most + rotations.max().unwrap_or(0), ..ScratchNeed::default() }
+    need.passing += most + rotations.max().unwrap_or(0);
+    need
 }
 
 /// What an operation makes on its way beside its result.
@@ -79,8 +88,8 @@ fn temporary_bytes(graph: &CheckedGraph, id: NodeId, step: &StepSize) -> usize {
         Op::Rope(_) | Op::LayerNorm { .. } => 3 * rows * width(id),
         Op::Attention { heads, .. } => {
             // Scores, their softmax and the mask; keys and values head by head; the queries twice.
-            let scores = rows * step.context * (2 * heads + 2);
-            scores + 2 * step.context * (width(inputs[1]) + width(inputs[2])) + 4 * rows * width(id)
+            let scores = rows * step.attended() * (2 * heads + 2);
+            scores + 2 * step.attended() * (width(inputs[1]) + width(inputs[2])) + 4 * rows * width(id)
         }
         Op::MoeFfn { experts, .. } => {
             let (down, inner) = match &graph.shapes()[inputs[4]] {

@@ -1,6 +1,9 @@
 //! The default base from the cache, as `modularbase base fetch` puts it there.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use modularbase_core::{Backend, BaseCore, BaseFile, CpuBackend, KvDtype, TensorBackend, WeightDtype};
 use pack_sdk::SlotRange;
@@ -32,8 +35,28 @@ pub fn on_tensors(dtype: WeightDtype) -> BaseCore {
     load(Arc::new(TensorBackend::cpu()), dtype)
 }
 
+/// The base that looks for pass keys: small, and quick on candle tensors too.
+pub fn passkey_file() -> BaseFile {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/passkey-base");
+    BaseFile::open(folder).unwrap()
+}
+
+pub fn passkey_on(backend: Arc<dyn Backend>) -> BaseCore {
+    let slot = SlotRange { start: 2, end: 4 };
+    BaseCore::load(&passkey_file(), slot, backend, WeightDtype::AsStored, &mut |_, _| {}).unwrap()
+}
+
+/// Executors that run on candle tensors: on the CPU and, in a build with CUDA, on the first GPU.
+pub fn tensor_backends() -> Vec<Arc<dyn Backend>> {
+    vec![
+        Arc::new(TensorBackend::cpu()),
+        #[cfg(feature = "cuda")]
+        Arc::new(TensorBackend::cuda(0, 2).unwrap()),
+    ]
+}
+
 /// On candle tensors on the first GPU.
 #[cfg(feature = "cuda")]
 pub fn on_cuda(dtype: WeightDtype) -> BaseCore {
-    load(Arc::new(TensorBackend::cuda(0).unwrap()), dtype)
+    load(Arc::new(TensorBackend::cuda(0, 2).unwrap()), dtype)
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use modularbase_context::{ColdStore, ContextOptions, KvBits, Levels, Sessions};
 use modularbase_core::{
-    Advance, BaseCore, BaseFile, Context, LogitRows, Sequence, StepSize, Tokenizer, WeightDtype, WindowShape,
+    Advance, BaseCore, BaseFile, Context, CpuBackend, KvDtype, LogitRows, Sequence, StepSize, Tokenizer,
+    WeightDtype, WindowShape,
 };
 
 use crate::{
@@ -13,8 +14,11 @@ use crate::{
 };
 
 fn novel() -> Vec<u32> {
-    let tokenizer = Tokenizer::of_base(&BaseFile::open(base::path()).unwrap()).unwrap();
-    tokenizer.encode(include_str!("../data/novel.txt"), false).unwrap()
+    novel_for(&BaseFile::open(base::path()).unwrap())
+}
+
+fn novel_for(file: &BaseFile) -> Vec<u32> {
+    Tokenizer::of_base(file).unwrap().encode(include_str!("../data/novel.txt"), false).unwrap()
 }
 
 fn options(hot_tokens: usize, bits: KvBits) -> ContextOptions {
@@ -24,7 +28,7 @@ fn options(hot_tokens: usize, bits: KvBits) -> ContextOptions {
 fn within(core: &BaseCore, options: &ContextOptions) -> Sequence {
     let shape = WindowShape::new(options, core.shape().max_position).unwrap();
     let store = ColdStore::temporary(&std::env::temp_dir(), "base", options).unwrap();
-    let mut sequence = Sequence::within(core, Context { shape, store: Arc::new(store) }).unwrap();
+    let mut sequence = Sequence::within(core, Context { shape, store: Arc::new(store) });
     sequence.attach(core, general(core), None);
     sequence
 }
@@ -169,11 +173,12 @@ fn workspace_is_announced(core: &BaseCore, tokens: &[u32], options: &ContextOpti
 
 #[test]
 fn a_text_that_was_kept_goes_on_in_another_sequence_to_the_bit() {
-    let core = base::on_cpu(WeightDtype::AsStored);
     let tokens: Vec<u32> = novel().iter().copied().cycle().take(900).collect();
-    for levels in [Levels::default(), Levels { critical: 150, redundant: 70 }] {
-        goes_on_to_the_bit(&core, &tokens, &ContextOptions { levels, ..options(256, KvBits::B4) });
-    }
+    let options = options(256, KvBits::B4);
+    let levels = Levels { critical: 150, redundant: 70 };
+    let core = base::on_cpu(WeightDtype::AsStored);
+    goes_on_to_the_bit(&core, &tokens, &options);
+    goes_on_to_the_bit(&core, &tokens, &ContextOptions { levels, ..options });
 }
 
 fn goes_on_to_the_bit(core: &BaseCore, tokens: &[u32], options: &ContextOptions) {
@@ -182,7 +187,7 @@ fn goes_on_to_the_bit(core: &BaseCore, tokens: &[u32], options: &ContextOptions)
         let session = Sessions::new(root.path()).open("novel", "base", options, &[]).unwrap();
         let shape = WindowShape::new(options, core.shape().max_position).unwrap();
         let store = Arc::clone(session.store());
-        (Sequence::within(core, Context { shape, store }).unwrap(), session)
+        (Sequence::within(core, Context { shape, store }), session)
     };
     for length in [200, 700] {
         let (mut sequence, session) = open();
@@ -208,5 +213,56 @@ fn goes_on_to_the_bit(core: &BaseCore, tokens: &[u32], options: &ContextOptions)
         assert_same_bits(&found, &expected, &format!("kept at {length} tokens"));
         let announced = Sequence::bytes_within(core, &general(core), 900, Some(sequence.context().unwrap()));
         assert!(sequence.bytes() <= announced, "{} bytes, {announced} announced", sequence.bytes());
+    }
+}
+
+#[test]
+fn a_text_within_its_window_on_tensors_equals_one_without_a_window_to_the_bit() {
+    for backend in base::tensor_backends() {
+        let core = base::passkey_on(backend);
+        let tokens = &novel_for(&base::passkey_file())[..576];
+        let expected = cold(&core, &general(&core), tokens);
+        let mut sequence = within(&core, &options(512, KvBits::B8));
+        let found = advance(&core, &mut sequence, tokens);
+        assert_same_bits(&found, &expected, &core.backend().device());
+        assert_eq!(sequence.context_tokens().unwrap().cold, 0);
+    }
+}
+
+#[test]
+fn a_window_on_tensors_predicts_as_one_on_the_projects_own_kernels_does() {
+    let tokens: Vec<u32> = novel_for(&base::passkey_file()).into_iter().cycle().take(1_500).collect();
+    let levels = Levels { critical: 150, redundant: 70 };
+    let options = ContextOptions { levels, ..options(256, KvBits::B8) };
+    let run = |core: &BaseCore| {
+        let mut sequence = within(core, &options);
+        let mut logits = advance(core, &mut sequence, &tokens[..1_200]);
+        assert_eq!(sequence.truncate(850), 832, "cut where a block ends");
+        logits.truncate(832 * core.shape().vocab_size);
+        // Two that come alone, then many: by the choice of another row, and by their own.
+        for part in [&tokens[832..833], &tokens[833..834], &tokens[834..]] {
+            logits.extend(advance(core, &mut sequence, part));
+        }
+        let announced = Sequence::bytes_within(core, &general(core), tokens.len(), sequence.context());
+        assert!(sequence.bytes() <= announced, "{} bytes, {announced} announced", sequence.bytes());
+        let counts = sequence.context_tokens().unwrap();
+        (loss(&logits, &tokens), [counts.cold, counts.retrieved, counts.store.blocks])
+    };
+    let expected = run(&base::passkey_on(Arc::new(CpuBackend::new(2, KvDtype::F32))));
+    for backend in base::tensor_backends() {
+        let device = backend.device();
+        let found = run(&base::passkey_on(backend));
+        assert!((found.0 - expected.0).abs() < 0.01, "{device}: {found:?}, own kernels {expected:?}");
+        assert_eq!(found.1, expected.1, "{device}");
+    }
+}
+
+#[test]
+fn a_window_on_tensors_is_kept_to_the_bit_and_takes_no_more_than_was_announced() {
+    let tokens: Vec<u32> = novel_for(&base::passkey_file()).into_iter().cycle().take(1_300).collect();
+    for backend in base::tensor_backends() {
+        let core = base::passkey_on(backend);
+        workspace_is_announced(&core, &tokens, &options(256, KvBits::B8));
+        goes_on_to_the_bit(&core, &tokens[..900], &options(256, KvBits::B4));
     }
 }
