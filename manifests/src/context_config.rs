@@ -25,7 +25,8 @@ pub struct ContextConfig {
     /// Bits of a key or value in a cold block: 2, 4, 8 or 16; default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits: Option<u32>,
-    /// The first tokens, which always stay: whole blocks, at most `hot_tokens`; default 64.
+    /// The first tokens, which always stay: whole blocks, at most `hot_tokens`; default 64. Of a conversation with
+    /// instructions at least these do, as far as the window has room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sinks: Option<u32>,
     /// Cold blocks that come back for a step, at most; default 8.

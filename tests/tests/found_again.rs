@@ -27,20 +27,28 @@ fn host(folders: &Folders, retrieved_blocks: usize) -> Host {
     host.unwrap()
 }
 
-/// How many of the keys, all of them hidden in the first half of one text, the host finds, asked one after the other.
-fn found(host: &Host, needles: &[Needle]) -> usize {
-    let filler: String = NOVEL.chars().cycle().take(LENGTH).collect();
-    let depth = |number: usize| (number as f64 + 0.5) / (2 * needles.len()) as f64;
+/// `length` letters of a novel with keys between them, each so far from the beginning as a share of the whole.
+fn text_with(needles: &[Needle], length: usize, depth: impl Fn(usize) -> f64) -> String {
+    let filler: String = NOVEL.chars().cycle().take(length).collect();
     let placed: Vec<(f64, &Needle)> =
         needles.iter().enumerate().map(|(number, needle)| (depth(number), needle)).collect();
-    let mut text = with_needles(&filler, &placed);
-    let mut session = Session::new(host, "none".parse().unwrap()).unwrap();
+    with_needles(&filler, &placed)
+}
+
+/// How many of the keys in a text of `at_least` tokens or more are found, asked one after the other.
+fn found(
+    mut session: Session<'_>,
+    host: &Host,
+    needles: &[Needle],
+    mut text: String,
+    at_least: usize,
+) -> usize {
     let limits = AnswerLimits { max_tokens: 8, stop: Vec::new() };
     let never = AtomicBool::new(false);
     let mut right = 0;
     for needle in needles {
         let prompt = host.tokenizer().encode_prompt(&(text.clone() + &needle.question()), false).unwrap();
-        assert!(prompt.len() > 2 * host.core().shape().max_position, "{} tokens", prompt.len());
+        assert!(prompt.len() > at_least, "{} tokens", prompt.len());
         let answer =
             session.answer(&prompt, &SamplingOptions::greedy(), &limits, &never, &mut |_| {}).unwrap();
         println!("{}: {:?}", needle.key, answer.text);
@@ -54,7 +62,34 @@ fn found(host: &Host, needles: &[Needle]) -> usize {
 fn keys_far_behind_the_hot_window_are_found_in_retrieved_blocks_and_not_in_a_sliding_window() {
     let needles = NeedleSource::new(7, 0).needles(8);
     let folders = Folders::for_base(Base::Tiny);
-    let sliding = found(&host(&folders, 0), &needles);
-    let retrieved = found(&host(&folders, 8), &needles);
+    let found_with = |retrieved_blocks: usize| {
+        let host = host(&folders, retrieved_blocks);
+        let session = Session::new(&host, "none".parse().unwrap()).unwrap();
+        // All in the first half.
+        let text = text_with(&needles, LENGTH, |number| (number as f64 + 0.5) / (2 * needles.len()) as f64);
+        found(session, &host, &needles, text, 2 * host.core().shape().max_position)
+    };
+    let (sliding, retrieved) = (found_with(0), found_with(8));
     assert!(retrieved >= 7 && sliding <= 1, "{retrieved} of 8, and {sliding} without retrieved blocks");
+}
+
+#[test]
+fn what_instructions_say_is_known_however_long_the_text_is() {
+    let needles = NeedleSource::new(7, 0).needles(4);
+    let folders = Folders::for_base(Base::Tiny);
+    let host = host(&folders, 0);
+    let found_with = |first: usize| {
+        let session = Session::keeping(&host, "none".parse().unwrap(), first).unwrap();
+        assert_eq!(session.first_tokens(), Some(first.next_multiple_of(64).clamp(64, 1024)));
+        // Behind the 64 first tokens and before number 500.
+        let text = text_with(&needles, 12_000, |number| (400 + 250 * number) as f64 / 12_000.0);
+        found(session, &host, &needles, text, 3_000)
+    };
+    let (as_text, as_instructions) = (found_with(0), found_with(500));
+    assert!(
+        as_instructions >= 3 && as_text <= 1,
+        "{as_instructions} of 4, and {as_text} where they are text"
+    );
+    let most = Session::keeping(&host, "none".parse().unwrap(), 5_000).unwrap();
+    assert_eq!(most.first_tokens(), Some(1024), "as many as there are hot tokens");
 }

@@ -83,9 +83,19 @@ impl<'a> Conversation<'a> {
             Some(_) => beginning(model, &first)?,
             None => Vec::new(),
         };
+        let instructions = match system {
+            Some(system) => beginning(model, &[ChatMessage::system(system)])?.len(),
+            None => 0,
+        };
         let begun = Instant::now();
-        let mut session = open_session(model, choice, arguments, &prefix)?;
+        let mut session = open_session(model, choice, arguments, &prefix, instructions)?;
         tell(&mut session);
+        if let Some(first) = session.first_tokens().filter(|first| *first < instructions) {
+            notice(&format!(
+                "note: of a long conversation the first {first} of the {instructions} tokens of --system always stay; more \
+                 have no room in the window"
+            ));
+        }
         let mut conversation = Self {
             first: first.len(),
             messages: first,
@@ -189,16 +199,18 @@ impl<'a> Conversation<'a> {
 }
 
 /// The session of the arguments. A document without a session has one of its own, which others begin with; while
-/// another process is at that one, its text is read for this conversation alone.
+/// another process is at that one, its text is read for this conversation alone. Of a text beyond its window the first
+/// `instructions` tokens stay.
 fn open_session<'a>(
     model: &'a Model,
     choice: MixtureChoice,
     arguments: &KeepArguments,
     prefix: &[u32],
+    instructions: usize,
 ) -> anyhow::Result<Session<'a>> {
     let name = match (&arguments.session, prefix.is_empty()) {
         (Some(name), _) => name.clone(),
-        (None, true) => return Session::new(&model.host, choice).map_err(explain),
+        (None, true) => return Session::keeping(&model.host, choice, instructions).map_err(explain),
         (None, false) => {
             let options = model.host.context_options().map(ToString::to_string).unwrap_or_default();
             let mut bytes = format!("{} {options}", model.host.kv_identity()).into_bytes();
@@ -207,12 +219,12 @@ fn open_session<'a>(
         }
     };
     let sessions = Sessions::new(&sessions_folder()?);
-    match Session::open(&model.host, choice.clone(), &sessions, &name, prefix) {
+    match Session::open(&model.host, choice.clone(), &sessions, &name, prefix, instructions) {
         Err(EngineError::Kept(error))
             if arguments.session.is_none() && matches!(*error, ContextError::InUse { .. }) =>
         {
             notice(&format!("note: {error}; the document is read for this conversation alone"));
-            Session::new(&model.host, choice).map_err(explain)
+            Session::keeping(&model.host, choice, instructions).map_err(explain)
         }
         opened => opened.map_err(explain),
     }

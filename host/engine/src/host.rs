@@ -240,11 +240,23 @@ impl Host {
         self.context.as_ref()
     }
 
-    /// An empty detached sequence, in a window with a store of its own where the host's texts stay in one.
-    pub(crate) fn new_sequence(&self) -> Result<Sequence, EngineError> {
-        let Some(options) = &self.context else { return Ok(Sequence::detached(&self.core)) };
-        let store = ColdStore::temporary(&self.cache_dir, &self.fingerprint.to_string(), options);
-        self.sequence_with(options, Arc::new(store.map_err(CoreError::from)?))
+    /// The window of texts whose first `first` tokens always stay: they are its sinks, where these are fewer, as far as the
+    /// window has room. `None` where texts stay in no window.
+    pub(crate) fn options_keeping(&self, first: usize) -> Option<ContextOptions> {
+        let mut options = self.context.clone()?;
+        let (hot, block) = (options.hot_tokens, options.block_tokens);
+        let others = hot + options.retrieved_blocks * block;
+        let room = hot.min(self.core.shape().max_position.saturating_sub(others)) / block * block;
+        options.sinks = options.sinks.max(first.next_multiple_of(block).min(room));
+        Some(options)
+    }
+
+    /// An empty detached sequence, in a window with a store of its own where the host's texts stay in one; its first
+    /// `first` tokens always stay then.
+    pub(crate) fn new_sequence(&self, first: usize) -> Result<Sequence, EngineError> {
+        let Some(options) = self.options_keeping(first) else { return Ok(Sequence::detached(&self.core)) };
+        let store = ColdStore::temporary(&self.cache_dir, &self.fingerprint.to_string(), &options);
+        self.sequence_with(&options, Arc::new(store.map_err(CoreError::from)?))
     }
 
     /// An empty detached sequence in a window whose cold blocks go to `store`.

@@ -20,7 +20,8 @@ pub(crate) struct KeptText {
 
 impl<'a> Session<'a> {
     /// Opens the session `name`, or makes it: its text goes on where it was saved, without being computed again. A new
-    /// one begins with what other sessions have of the text `prefix`.
+    /// one begins with what other sessions have of the text `prefix`, and its first `first` tokens never leave its window,
+    /// as in [`Session::keeping`]; of one that goes on those that it began with don't.
     ///
     /// Where caches are damaged or of other packs, what is missing is computed again in the next answer;
     /// [`Session::take_notices`] says so.
@@ -34,15 +35,19 @@ impl<'a> Session<'a> {
         sessions: &Sessions,
         name: &str,
         prefix: &[u32],
+        first: usize,
     ) -> Result<Self, EngineError> {
-        let Some(options) = host.context_options() else {
+        let Some(mut options) = host.options_keeping(first) else {
             return Err(EngineError::Option(
                 "a session is kept where texts stay in a window: [context] enabled = true".to_owned(),
             ));
         };
-        let mut kept = sessions.open(name, &host.kv_identity(), options, prefix)?;
+        if let Some(saved) = sessions.settings(name)? {
+            options.sinks = saved.options.sinks;
+        }
+        let mut kept = sessions.open(name, &host.kv_identity(), &options, prefix)?;
         let mut notices = kept.notices().to_vec();
-        let mut sequence = host.sequence_with(options, Arc::clone(kept.store()))?;
+        let mut sequence = host.sequence_with(&options, Arc::clone(kept.store()))?;
         let mut memory = host.reserve(Owner::Kv, 0)?;
         let parking = host.parking_place();
         let mut note = None;

@@ -45,8 +45,17 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Not enough memory for the smallest caches, or no place for the cold blocks of long texts.
     pub fn new(host: &'a Host, choice: MixtureChoice) -> Result<Self, EngineError> {
+        Self::keeping(host, choice, 0)
+    }
+
+    /// An empty session. Where its text stays in a window, the first `first` tokens, such as a system prompt's, never leave
+    /// it, as far as it has room ([`Session::first_tokens`]).
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn keeping(host: &'a Host, choice: MixtureChoice, first: usize) -> Result<Self, EngineError> {
         let memory = host.reserve(Owner::Kv, 0)?;
-        let sequence = host.new_sequence()?;
+        let sequence = host.new_sequence(first)?;
         let context = ContextReport::of(&sequence);
         let (chosen, parking) = (choice.into(), host.parking_place());
         Ok(Self { host, chosen, sequence, memory, parking, context, kept: None })
@@ -71,6 +80,11 @@ impl<'a> Session<'a> {
     /// Tokens at the beginning of `text` that are in the caches.
     pub fn known_tokens(&self, text: &[u32]) -> usize {
         common_prefix(self.sequence.tokens(), text)
+    }
+
+    /// How many of the text's first tokens never leave its window; `None` without one.
+    pub fn first_tokens(&self) -> Option<usize> {
+        self.sequence.context().map(|context| context.shape.sinks)
     }
 
     /// Where the tokens of the text are and what they take, as the last answer ended; `None` without a window.
