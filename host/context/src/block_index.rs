@@ -102,6 +102,12 @@ impl BlockIndex {
         (0..layers).map(kept).min().unwrap_or(0) as u32
     }
 
+    /// Bytes that the places of blocks take.
+    pub(crate) fn bytes(&self) -> usize {
+        let slots: usize = self.streams.iter().flatten().map(Vec::capacity).sum();
+        slots * size_of::<Option<Slot>>()
+    }
+
     pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.streams.iter().flatten().flatten().flatten()
     }

@@ -47,6 +47,8 @@ pub struct ColdStats {
     pub ram_blocks: usize,
     /// Their bytes, at most [`ContextOptions::ram_bytes`].
     pub ram_bytes: u64,
+    /// Bytes of what is known of all blocks: where each is, the tokens, and their hashes. Decoded blocks take so much less.
+    pub index_bytes: u64,
     /// Blocks asked for that were in memory.
     pub hits: u64,
     /// Blocks asked for that were read and decoded.
@@ -56,9 +58,9 @@ pub struct ColdStats {
 }
 
 impl ColdStats {
-    /// Bytes of memory that its blocks take now.
+    /// Bytes of memory that it takes now.
     pub fn memory_bytes(&self) -> u64 {
-        self.ram_bytes + self.waiting_bytes
+        self.ram_bytes + self.waiting_bytes + self.index_bytes
     }
 }
 
@@ -264,11 +266,12 @@ impl ColdStore {
         Ok(payload.to_vec())
     }
 
-    /// The owner keeps so many bytes of its own for cold blocks, such as their summaries: decoded ones take that much
-    /// less than [`ContextOptions::ram_bytes`], but a quarter of it at least.
+    /// The owner keeps so many bytes of its own for cold blocks, such as their summaries: decoded ones and what is known of
+    /// all blocks take that much less than [`ContextOptions::ram_bytes`], but a quarter of it at least.
     pub fn set_aside(&self, bytes: u64) {
         let mut state = self.shared.lock();
         let limit = state.ram_bytes.saturating_sub(bytes).max(state.ram_bytes / 4);
+        let limit = limit.saturating_sub(state.index_bytes());
         state.tier.set_limit(limit);
     }
 
@@ -348,6 +351,7 @@ impl ColdStore {
             file_bytes: state.queue.end(),
             ram_blocks: state.tier.count(),
             ram_bytes: state.tier.bytes(),
+            index_bytes: state.index_bytes(),
             hits: state.hits,
             misses: state.misses,
             prefetched: state.prefetched,
@@ -398,6 +402,10 @@ enum Source {
 }
 
 impl State {
+    fn index_bytes(&self) -> u64 {
+        (self.index.bytes() + self.chain.bytes()) as u64
+    }
+
     fn check_refused(&self, index: u32) -> Result<(), ContextError> {
         match &self.refused {
             Some((from, reason)) if index >= *from => {

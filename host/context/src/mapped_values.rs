@@ -1,4 +1,4 @@
-//! Decoded numbers whose memory goes back to the system with them.
+//! Numbers whose memory goes back to the system with them.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::fmt;
@@ -15,7 +15,7 @@ pub struct MappedValues {
 
 impl MappedValues {
     /// So many zeros.
-    pub(crate) fn zeros(length: usize) -> Self {
+    pub fn zeros(length: usize) -> Self {
         let bytes = length * size_of::<u16>();
         let map = MmapMut::map_anon(bytes.max(1)).unwrap_or_else(|_| {
             handle_alloc_error(Layout::array::<u16>(length).unwrap_or(Layout::new::<u16>()))

@@ -65,6 +65,11 @@ impl TokenChain {
         }
     }
 
+    /// Bytes that tokens and hashes take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tokens.capacity() * size_of::<u32>() + self.hashes.capacity() * size_of::<ChainHash>()
+    }
+
     pub(crate) fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         self.hashes.truncate(self.tokens.len() / self.block_tokens);

@@ -25,7 +25,7 @@ pub struct ContextReport {
     pub redundant_blocks: usize,
     /// Bytes of the caches, as the answer ended.
     pub hot_bytes: u64,
-    /// Bytes of decoded cold blocks in memory, and of those that wait to be written.
+    /// Bytes in memory of decoded cold blocks, of those that wait to be written, and of what is known of all.
     pub ram_bytes: u64,
     /// Bytes of all cold blocks, as they are stored.
     pub disk_bytes: u64,

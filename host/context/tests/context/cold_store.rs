@@ -132,6 +132,30 @@ fn memory_never_exceeds_its_limit_and_uses_are_counted() {
 }
 
 #[test]
+fn decoded_blocks_and_what_is_known_of_all_have_one_limit() {
+    let a_block = 4 * SHAPE.elements() as u64;
+    let limit = 10 * a_block;
+    let store = store(&ContextOptions { ram_bytes: limit, ..options() });
+    store.extend(&[1; 64 * 8]);
+    for index in 0..8 {
+        append(&store, id(0, index), u64::from(index)).unwrap();
+        store.block(id(0, index)).unwrap();
+    }
+    assert_eq!(store.stats().ram_blocks, 8);
+    while store.stats().index_bytes < limit - 5 * a_block {
+        store.extend(&[1; 64 * 64]);
+        store.set_aside(0);
+        let stats = store.stats();
+        assert!(stats.ram_bytes + stats.index_bytes <= limit, "{stats:?}");
+    }
+    let stats = store.stats();
+    assert!((3..=5).contains(&stats.ram_blocks), "{stats:?}");
+    store.set_aside(limit);
+    assert_eq!(store.stats().ram_blocks, 0, "a quarter of the limit is less than is known of all blocks");
+    store.block(id(0, 7)).unwrap();
+}
+
+#[test]
 fn blocks_asked_for_ahead_are_in_memory_when_needed() {
     let store = store(&options());
     store.extend(&[1; 64 * 4]);

@@ -7,7 +7,7 @@
 //! sums over rows and heads come back. So a head that looks for something counts as much as one whose scores are large
 //! for every block. Of eight rows that come alone, one after the other as in an answer, the first chooses.
 
-use modularbase_context::BlockSummary;
+use modularbase_context::{BlockSummary, MappedValues};
 use modularbase_graph::KvLayer;
 use modularbase_kernels as kernels;
 
@@ -21,37 +21,55 @@ pub(super) const SAMPLES: usize = 8;
 /// Blocks that came next to those that come back: the next step may well want them, so they are fetched ahead.
 const LIKELY: usize = 4;
 
-/// Bounds are added to the memory in steps of so many blocks.
-const GROWTH_BLOCKS: usize = 64;
+/// Bytes that a mapping takes memory in.
+const PAGE: usize = 4096;
 
 /// What a layer knows of its cold blocks.
 #[derive(Debug, Default)]
 pub(crate) struct BlockChoice {
-    /// Each block's bounds, bits of f16, `[blocks, kv_heads, 2, head_dim]`.
-    bounds: Vec<u16>,
+    /// Each block's bounds, bits of f16, `[blocks, kv_heads, 2, head_dim]`, and room for more, which takes no memory before
+    /// it is used. As they grow they would leave holes in an allocator's memory.
+    room: Option<MappedValues>,
+    /// Values in use, and the most that ever were.
+    len: usize,
+    most: usize,
 }
 
 impl BlockChoice {
     /// Takes note of the next block.
     pub(super) fn learn(&mut self, summary: &BlockSummary) {
-        if self.bounds.len() == self.bounds.capacity() {
-            self.bounds.reserve_exact(GROWTH_BLOCKS * summary.bounds.len());
-        }
-        self.bounds.extend_from_slice(&summary.bounds);
+        let width = summary.bounds.len();
+        let len = self.len + width;
+        let room = match &mut self.room {
+            Some(room) if room.len() >= len => room,
+            room => {
+                let mut more = MappedValues::zeros((2 * self.len).max(width).max(PAGE / size_of::<u16>()));
+                if let Some(room) = room {
+                    more[..self.len].copy_from_slice(&room[..self.len]);
+                }
+                room.insert(more)
+            }
+        };
+        room[self.len..len].copy_from_slice(&summary.bounds);
+        (self.len, self.most) = (len, self.most.max(len));
+    }
+
+    fn bounds(&self) -> &[u16] {
+        self.room.as_ref().map_or(&[], |room| &room[..self.len])
     }
 
     /// Forgets all blocks from number `blocks` on.
     pub(super) fn truncate(&mut self, blocks: usize, width: usize) {
-        self.bounds.truncate(blocks * 2 * width);
+        self.len = self.len.min(blocks * 2 * width);
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bounds.capacity() * size_of::<u16>()
+        (self.most * size_of::<u16>()).next_multiple_of(PAGE)
     }
 
     /// Bytes for so many blocks.
     pub(super) fn bytes_for(width: usize, blocks: usize) -> usize {
-        blocks.next_multiple_of(GROWTH_BLOCKS) * 2 * width * size_of::<u16>()
+        (blocks * 2 * width * size_of::<u16>()).next_multiple_of(PAGE)
     }
 }
 
@@ -64,7 +82,7 @@ impl WindowedLayer<'_, '_> {
         queries: Queries<'_>,
     ) -> Result<Vec<usize>, CoreError> {
         let shape = self.shape();
-        let bounds = &self.cache.window.choice.bounds;
+        let bounds = self.cache.window.choice.bounds();
         let blocks = bounds.len() / (2 * self.cache.width);
         // Blocks of sinks are never cold.
         let first_block = shape.sinks / shape.block;
@@ -124,12 +142,12 @@ mod tests {
     #[test]
     fn what_is_known_of_blocks_takes_the_memory_that_was_announced() {
         let mut choice = BlockChoice::default();
-        for block in 0..65_u16 {
+        for block in 0..1_025_u16 {
             choice.learn(&BlockSummary { bounds: vec![block, 2, 3, 4] });
-            assert_eq!(choice.bounds[4 * usize::from(block)..], [block, 2, 3, 4]);
+            assert_eq!(choice.bounds()[4 * usize::from(block)..], [block, 2, 3, 4]);
             assert_eq!(choice.bytes(), BlockChoice::bytes_for(2, usize::from(block) + 1));
         }
         choice.truncate(1, 2);
-        assert_eq!(choice.bounds.len(), 4);
+        assert_eq!(choice.bounds().len(), 4);
     }
 }
