@@ -16,7 +16,8 @@ pub struct ContextConfig {
     /// Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// The latest tokens, at full precision: whole blocks; default 2048.
+    /// The latest tokens, at full precision: whole blocks; default 2048. A window moves on by an eighth of them at a time,
+    /// and holds that much more before it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot_tokens: Option<u32>,
     /// Tokens of a block; default 64.

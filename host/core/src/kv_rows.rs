@@ -150,20 +150,30 @@ impl KvRows {
         Ok(())
     }
 
-    /// Replaces values from number `first` on by those of bits of f16.
+    /// Replaces values from number `first` on by those of bits of f16, one part after the other.
     pub(crate) fn write_f16(
         &mut self,
         pool: &ThreadPool,
-        first: usize,
-        bits: &[u16],
+        mut first: usize,
+        parts: &[&[u16]],
     ) -> Result<(), CoreError> {
-        match self {
-            Self::F32(store) => kernels::f16_to_f32(pool, bits, &mut store[first..first + bits.len()])?,
-            Self::F16(store) => store[first..first + bits.len()].copy_from_slice(bits),
-            Self::Device(rows) => {
-                let mut values = vec![0.0; bits.len()];
-                kernels::f16_to_f32(pool, bits, &mut values)?;
-                rows.write(first, &values)?;
+        if let Self::Device(rows) = self {
+            let mut values = vec![0.0; parts.iter().map(|bits| bits.len()).sum()];
+            let mut rest = &mut values[..];
+            for bits in parts {
+                let (part, behind) = rest.split_at_mut(bits.len());
+                kernels::f16_to_f32(pool, bits, part)?;
+                rest = behind;
+            }
+            return rows.write(first, &values);
+        }
+        for &bits in parts {
+            let values = first..first + bits.len();
+            first = values.end;
+            match self {
+                Self::F32(store) => kernels::f16_to_f32(pool, bits, &mut store[values])?,
+                Self::F16(store) => store[values].copy_from_slice(bits),
+                Self::Device(_) => {}
             }
         }
         Ok(())

@@ -39,7 +39,7 @@ pub use base_core::{BaseCore, PackTensor, PackTensorKind, PackWeights};
 pub use base_files::{BaseFile, BaseFileError, NoValues, StoredDtype};
 pub use behind_slot::BehindCaches;
 pub use chat_template::{ChatMessage, ChatTemplate};
-pub use context::{Context, ContextTokens, KeptPart, RestoredCaches, WindowShape};
+pub use context::{Context, ContextTokens, KeptPart, RestoredCaches, WINDOW_VERSION, WindowShape};
 pub use cpu::CpuBackend;
 pub use delta_weight::{DeltaTensor, SumDtype};
 pub use device::TensorBackend;

@@ -13,7 +13,7 @@ use std::{
 use manifests::{RoutingConfig, Sha256};
 use modularbase_context::{ColdStore, ContextOptions};
 use modularbase_core::{
-    BaseCore, BaseFile, Context, CoreError, Expert, Mixture, Sequence, Tokenizer, WindowShape,
+    BaseCore, BaseFile, Context, CoreError, Expert, Mixture, Sequence, Tokenizer, WINDOW_VERSION, WindowShape,
 };
 use modularbase_loader::{BaseContext, FileCache, LoadContext};
 use modularbase_manager::{HostStatus, PackManager, PackState, Totals};
@@ -232,7 +232,8 @@ impl Host {
     /// hosts of the same only.
     pub fn kv_identity(&self) -> String {
         let slot = self.core.slot();
-        format!("{} slot {}..{} {:?}", self.fingerprint, slot.start, slot.end, self.core.dtype())
+        let (fingerprint, dtype) = (self.fingerprint, self.core.dtype());
+        format!("{fingerprint} slot {}..{} {dtype:?} windows {WINDOW_VERSION}", slot.start, slot.end)
     }
 
     /// The window that texts stay in; `None`: they are as long as the base's context at most.
@@ -242,19 +243,20 @@ impl Host {
 
     /// The window of texts whose first `first` tokens always stay: they are its sinks, where these are fewer, as far as the
     /// window has room. `None` where texts stay in no window.
-    pub(crate) fn options_keeping(&self, first: usize) -> Option<ContextOptions> {
-        let mut options = self.context.clone()?;
-        let (hot, block) = (options.hot_tokens, options.block_tokens);
-        let others = hot + options.retrieved_blocks * block;
-        let room = hot.min(self.core.shape().max_position.saturating_sub(others)) / block * block;
+    pub(crate) fn options_keeping(&self, first: usize) -> Result<Option<ContextOptions>, EngineError> {
+        let Some(mut options) = self.context.clone() else { return Ok(None) };
+        let limit = self.core.shape().max_position;
+        let free = limit - WindowShape::new(&options, limit)?.attended();
+        let block = options.block_tokens;
+        let room = options.hot_tokens.min(options.sinks + free) / block * block;
         options.sinks = options.sinks.max(first.next_multiple_of(block).min(room));
-        Some(options)
+        Ok(Some(options))
     }
 
     /// An empty detached sequence, in a window with a store of its own where the host's texts stay in one; its first
     /// `first` tokens always stay then.
     pub(crate) fn new_sequence(&self, first: usize) -> Result<Sequence, EngineError> {
-        let Some(options) = self.options_keeping(first) else { return Ok(Sequence::detached(&self.core)) };
+        let Some(options) = self.options_keeping(first)? else { return Ok(Sequence::detached(&self.core)) };
         let store = ColdStore::temporary(&self.cache_dir, &self.fingerprint.to_string(), &options);
         self.sequence_with(&options, Arc::new(store.map_err(CoreError::from)?))
     }

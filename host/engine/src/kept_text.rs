@@ -37,7 +37,7 @@ impl<'a> Session<'a> {
         prefix: &[u32],
         first: usize,
     ) -> Result<Self, EngineError> {
-        let Some(mut options) = host.options_keeping(first) else {
+        let Some(mut options) = host.options_keeping(first)? else {
             return Err(EngineError::Option(
                 "a session is kept where texts stay in a window: [context] enabled = true".to_owned(),
             ));

@@ -96,7 +96,7 @@ impl From<&KeptMass> for AttentionMass {
 
 /// Bytes of the masses of a window's hot blocks, at most: their list grows by doubling.
 pub(super) fn bytes_for(shape: &WindowShape) -> usize {
-    let hot = (shape.whole() + crate::CHUNK_ROWS) / shape.block + 1;
+    let hot = (shape.sinks + shape.most_hot() + crate::CHUNK_ROWS) / shape.block + 1;
     if shape.levels.are_on() { 2 * hot * size_of::<(f32, u32)>() } else { 0 }
 }
 

@@ -162,11 +162,11 @@ impl WindowScratch {
             return [0; 4];
         }
         let half = layer.head_dim / 2;
-        let rows = shape.sinks.max(shape.retrieved.max(1) * shape.block);
+        let rows = shape.sinks.max(shape.retrieved * shape.block).max(shape.stride());
         let floats = (SAMPLES * heads * layer.head_dim).max(rows * layer.width());
         [
             floats * size_of::<f32>(),
-            RopeAngles::bytes_for(SAMPLES.max(shape.whole()), half),
+            RopeAngles::bytes_for(SAMPLES.max(shape.sinks + shape.most_hot()), half),
             RopeAngles::bytes_for(shape.front(), half) + half * size_of::<f32>(),
             ((SAMPLES * heads * blocks).max(weighed) + SAMPLES * heads * 2 * layer.head_dim)
                 * size_of::<f32>(),
@@ -180,7 +180,8 @@ impl WindowScratch {
             0 => 0,
             blocks => {
                 // The rows restored, with the room that they grow by, those that were hot, and what is put before them.
-                let rows = 4 * (shape.whole() + shape.block) + 2 * shape.hot + shape.front();
+                let rows =
+                    4 * (shape.sinks + shape.most_hot() + shape.block) + 2 * shape.most_hot() + shape.front();
                 rows * layer.width() * size_of::<f32>() + blocks * (size_of::<f32>() + size_of::<usize>())
             }
         }
@@ -235,12 +236,12 @@ impl WindowedLayer<'_, '_> {
     ) -> Result<Group, CoreError> {
         let shape = self.shape();
         let start = shape.start(position);
+        let rows = left.min(shape.end(position) - position);
         if start == 0 {
-            let group = Group { rows: left.min(shape.whole() - position), first: 0, past: position };
+            let group = Group { rows, first: 0, past: position };
             self.weigh(position, group, queries)?;
             return Ok(group);
         }
-        let rows = left.min((position / shape.block + 1) * shape.block - position);
         self.let_go(start)?;
         if rows > 1 || !self.cache.window.front.suits(start, position) {
             let blocks = self.choose(position, rows, queries)?;
@@ -270,15 +271,20 @@ impl WindowedLayer<'_, '_> {
         }
         let KvLayer { kv_heads, head_dim, .. } = self.step.layer;
         let kv_shape = KvShape { kv_heads, head_dim, block_tokens: block };
-        for position in (self.cache.window.start..start).step_by(block) {
-            let (keys, values) = self.cold_rows(position, block)?;
-            let index = position / block;
-            let bits = if position >= sinks { self.level() } else { self.shape().bits };
-            let (encoded, summary) =
-                (encode_block(bits, kv_shape, &keys, &values), BlockSummary::of(kv_shape, &keys));
-            self.context.store.append(self.block_id(index), bits, kv_shape, &encoded, &summary)?;
-            if position >= sinks {
-                self.cache.window.choice.learn(&summary);
+        let width = self.cache.width;
+        for first in (self.cache.window.start..start).step_by(self.shape().stride()) {
+            let count = self.shape().stride().min(start - first);
+            let (keys, values) = self.cold_rows(first, count)?;
+            let blocks = keys.chunks_exact(block * width).zip(values.chunks_exact(block * width));
+            for (position, (keys, values)) in (first..).step_by(block).zip(blocks) {
+                let index = position / block;
+                let bits = if position >= sinks { self.level() } else { self.shape().bits };
+                let encoded = encode_block(bits, kv_shape, keys, values);
+                let summary = BlockSummary::of(kv_shape, keys);
+                self.context.store.append(self.block_id(index), bits, kv_shape, &encoded, &summary)?;
+                if position >= sinks {
+                    self.cache.window.choice.learn(&summary);
+                }
             }
         }
         let window = &mut self.cache.window;
@@ -338,7 +344,7 @@ impl WindowedLayer<'_, '_> {
                 kernels::rope_rows(pool, floats, head_dim, front_angles, first..first + sinks, layout)?;
             }
             keys.write(pool, (row - rows) * *width, floats)?;
-            values.write_f16(pool, (row - rows) * *width, &window.sink_values)?;
+            values.write_f16(pool, (row - rows) * *width, &[&window.sink_values])?;
         }
         self.cache.window.front = Front { rows, start, blocks, chosen_alone: None };
         Ok(())
@@ -352,12 +358,15 @@ impl WindowedLayer<'_, '_> {
         let WindowScratch { floats, front_angles, .. } = &mut **scratch;
         let each = block * *width;
         fit(floats, blocks.len() * each);
-        for (slot, (&index, floats)) in blocks.iter().zip(floats.chunks_exact_mut(each)).enumerate() {
+        let mut found = Vec::with_capacity(blocks.len());
+        for (&index, floats) in blocks.iter().zip(floats.chunks_exact_mut(each)) {
             let id = BlockId { stream: self.stream, layer: self.index as u32, index: index as u32 };
-            let found = self.context.store.block(id)?;
-            kernels::f16_to_f32(pool, &found.keys, floats)?;
-            values.write_f16(pool, at * *width + slot * each, &found.values)?;
+            let block = self.context.store.block(id)?;
+            kernels::f16_to_f32(pool, &block.keys, floats)?;
+            found.push(block);
         }
+        let found: Vec<&[u16]> = found.iter().map(|block| &*block.values).collect();
+        values.write_f16(pool, at * *width, &found)?;
         if let Some(KeyRotation { head_dim, layout, .. }) = *rotation {
             let first = front_angles.positions() - (window.row - at);
             let rows = first..first + blocks.len() * block;

@@ -8,7 +8,7 @@
 //! hot tokens, in their order, so no distance is ever longer than the window (Xiao et al. 2024, "InfLLM",
 //! arXiv 2402.04617).
 //!
-//! A window begins where a block of the text begins, and what it holds depends on the position alone. A text
+//! A window moves on by an eighth of the hot tokens at a time, and where it begins depends on the position alone. A text
 //! no longer than the hot tokens and the sinks is held as if there were no window.
 
 mod attention_mass;
@@ -18,7 +18,7 @@ mod layer_window;
 mod window_shape;
 
 pub use kept_caches::{KeptPart, RestoredCaches};
-pub use window_shape::{Context, ContextTokens, WindowShape};
+pub use window_shape::{Context, ContextTokens, WINDOW_VERSION, WindowShape};
 
 pub(crate) use layer_window::{
     Group, KeyRotation, LayerWindow, Queries, WindowScratch, WindowStep, WindowedLayer, kernel_layout,

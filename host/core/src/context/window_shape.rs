@@ -7,10 +7,13 @@ use modularbase_graph::KvLayer;
 
 use crate::{CHUNK_ROWS, CoreError};
 
+/// Counts up where the same window gives a text other KV than before.
+pub const WINDOW_VERSION: u32 = 2;
+
 /// The parts of a window, all of them whole blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowShape {
-    /// Tokens at full precision behind the sinks and the retrieved blocks.
+    /// Tokens at full precision behind the sinks and the retrieved blocks, at least, as far as whole blocks go.
     pub hot: usize,
     /// Tokens of a block.
     pub block: usize,
@@ -55,7 +58,12 @@ impl WindowShape {
 
     /// Tokens that a step attends to, at most.
     pub fn attended(&self) -> usize {
-        self.front() + self.hot
+        self.front() + self.most_hot()
+    }
+
+    /// Hot tokens, at most: right before the window moves on.
+    pub(crate) fn most_hot(&self) -> usize {
+        self.hot + self.stride() - self.block
     }
 
     /// Tokens that a text may have without anything cold.
@@ -63,10 +71,20 @@ impl WindowShape {
         self.sinks + self.hot
     }
 
+    /// Tokens that the window moves on by: an eighth of the hot ones, in whole blocks, and no more than a step has.
+    pub(crate) fn stride(&self) -> usize {
+        ((self.hot / 8).min(CHUNK_ROWS) / self.block).max(1) * self.block
+    }
+
+    /// Where the rows end that share their window with the one at `position`.
+    pub(crate) fn end(&self, position: usize) -> usize {
+        let strides = position.checked_sub(self.whole()).map_or(0, |behind| behind / self.stride() + 1);
+        self.whole() + strides * self.stride()
+    }
+
     /// Position of the first hot token for a row at `position`; 0 while nothing is cold.
     pub(crate) fn start(&self, position: usize) -> usize {
-        let end = (position / self.block + 1) * self.block;
-        if end > self.whole() { end - self.hot } else { 0 }
+        if position < self.whole() { 0 } else { self.end(position) - self.most_hot() }
     }
 
     /// Rows of sinks and retrieved blocks, at most.
@@ -76,7 +94,7 @@ impl WindowShape {
 
     /// Rows that a cache may hold at once, those of the step in work included.
     pub(crate) fn capacity(&self) -> usize {
-        self.front() + self.hot + CHUNK_ROWS
+        self.attended() + CHUNK_ROWS
     }
 
     /// Cold blocks of a text of so many tokens.

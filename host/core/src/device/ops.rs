@@ -63,15 +63,23 @@ pub(super) fn rope(x: &Tensor, spec: &RopeSpec, (cos, sin): &(Tensor, Tensor)) -
     Ok(rotated.reshape((rows, width))?)
 }
 
-/// Attention of one sequence: `q [rows, heads * d]` against all of `k`, `v` `[len, kv_heads * d]`, of which the last
-/// `rows` are the queries' own.
+/// What keeps `rows` rows from the keys behind their own, which are the last of `keys`: `[rows, keys]`, 0 and -inf.
+pub(super) fn causal_mask(rows: usize, keys: usize, device: &Device) -> Result<Tensor, CoreError> {
+    let mut mask = vec![0.0_f32; rows * keys];
+    for (row, mask) in mask.chunks_exact_mut(keys).enumerate() {
+        mask[keys - rows + row + 1..].fill(f32::NEG_INFINITY);
+    }
+    Ok(Tensor::from_vec(mask, (rows, keys), device)?)
+}
+
+/// Attention of one sequence: `q [rows, heads * d]` against all of `k`, `v` `[len, kv_heads * d]`, with `mask` `[rows, len]`
+/// added to the scores.
 pub(super) fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    heads: usize,
-    kv_heads: usize,
-    causal: bool,
+    (heads, kv_heads): (usize, usize),
+    mask: Option<&Tensor>,
 ) -> Result<Tensor, CoreError> {
     let (rows, width) = q.dims2()?;
     let (len, head_dim, group) = (k.dim(0)?, width / heads, heads / kv_heads);
@@ -82,19 +90,12 @@ pub(super) fn attention(
         x.reshape((len, kv_heads, head_dim))?.transpose(0, 1)?.contiguous()
     };
     let scores = q.matmul(&per_head(k)?.t()?)?;
-    let scores = match causal && rows > 1 {
-        true => {
-            let past = len - rows;
-            let mask: Vec<f32> = (0..rows)
-                .flat_map(|row| {
-                    (0..len).map(move |key| if key > past + row { f32::NEG_INFINITY } else { 0.0 })
-                })
-                .collect();
-            let mask = Tensor::from_vec(mask, (1, 1, rows, len), q.device())?;
-            let scores = scores.reshape((kv_heads, group, rows, len))?.broadcast_add(&mask)?;
+    let scores = match mask {
+        Some(mask) => {
+            let scores = scores.reshape((heads, rows, len))?.broadcast_add(mask)?;
             scores.reshape((kv_heads, group * rows, len))?
         }
-        false => scores,
+        None => scores,
     };
     let mixed = softmax(&scores)?.matmul(&per_head(v)?)?;
     Ok(mixed.reshape((kv_heads, group, rows, head_dim))?.permute((2, 0, 1, 3))?.reshape((rows, width))?)

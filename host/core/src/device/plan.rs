@@ -1,6 +1,9 @@
 //! A graph interpreted on tensors.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use candle_core::{Device, Tensor};
 use modularbase_graph::{CheckedGraph, InputKind, KvLayer, NodeId, Op, RopeSpec, Shape};
@@ -81,6 +84,7 @@ impl TensorPlan {
             values: vec![None; self.graph.graph().nodes.len()],
             uses: self.uses.clone(),
             ropes: Vec::new(),
+            masks: HashMap::new(),
         };
         for id in 0..run.values.len() {
             if !matches!(self.graph.graph().nodes[id].op, Op::Weight(_)) {
@@ -101,6 +105,8 @@ struct Run<'a> {
     values: Vec<Option<Tensor>>,
     uses: Vec<usize>,
     ropes: Vec<Rope<'a>>,
+    /// Causal masks by their rows and keys: all layers use the same.
+    masks: HashMap<(usize, usize), Tensor>,
 }
 
 /// A rotary embedding, its inverse frequencies, and the cosines and sines of the rows' positions.
@@ -173,8 +179,19 @@ impl<'a> Run<'a> {
                 let keys = &plan.graph.graph().nodes[inputs[1]].op;
                 let rope = self.ropes.iter().find(|rope| matches!(keys, Op::Rope(spec) if spec == rope.spec));
                 let rotation = rope.map(|rope| KeyRotation::of(rope.spec, &rope.frequencies));
+                let masks = &mut self.masks;
                 let attend = |q: &Tensor, keys: &Tensor, values: &Tensor| {
-                    ops::attention(q, keys, values, *heads, *kv_heads, *causal)
+                    let size = (q.dim(0)?, keys.dim(0)?);
+                    let mask = match *causal && size.0 > 1 {
+                        true => Some(match masks.entry(size) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(place) => {
+                                place.insert(ops::causal_mask(size.0, size.1, &plan.device)?)
+                            }
+                        }),
+                        false => None,
+                    };
+                    ops::attention(q, keys, values, (*heads, *kv_heads), mask.as_deref())
                 };
                 plan.workspace.with(|scratch| {
                     let layer = plan.graph.kv_layers()[index];
@@ -219,7 +236,7 @@ fn attention(
     step: &mut WindowStep<'_>,
     sequences: &mut [SequenceRows<'_>],
     [q, k, v]: [&Tensor; 3],
-    attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor, CoreError>,
+    mut attend: impl FnMut(&Tensor, &Tensor, &Tensor) -> Result<Tensor, CoreError>,
 ) -> Result<Tensor, CoreError> {
     let mut first = 0;
     let mut parts = Vec::with_capacity(sequences.len());

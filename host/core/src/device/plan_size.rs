@@ -70,7 +70,9 @@ pub(super) fn scratch(graph: &CheckedGraph, uses: &[usize], step: &StepSize) -> 
         Op::Rope(rope) => Some(rows * rope.head_dim * F32),
         _ => None,
     });
-    need.passing += most + rotations.max().unwrap_or(0);
+    // Of each sequence's rows.
+    let masks = if graph.kv_layers().is_empty() { 0 } else { rows * step.attended() * F32 };
+    need.passing += most + rotations.max().unwrap_or(0) + masks;
     need
 }
 
@@ -87,8 +89,8 @@ fn temporary_bytes(graph: &CheckedGraph, id: NodeId, step: &StepSize) -> usize {
         Op::Linear => rows * (width(inputs[0]) + width(id)),
         Op::Rope(_) | Op::LayerNorm { .. } => 3 * rows * width(id),
         Op::Attention { heads, .. } => {
-            // Scores, their softmax and the mask; keys and values head by head; the queries twice.
-            let scores = rows * step.attended() * (2 * heads + 2);
+            // Scores, with their mask, and their softmax; keys and values head by head; the queries twice.
+            let scores = rows * step.attended() * (2 * heads + 1);
             scores + 2 * step.attended() * (width(inputs[1]) + width(inputs[2])) + 4 * rows * width(id)
         }
         Op::MoeFfn { experts, .. } => {

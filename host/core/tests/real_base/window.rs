@@ -91,7 +91,8 @@ fn the_same_steps_in_a_window_give_the_same_bits_and_the_memory_stops_growing() 
     };
     let (first, before, after) = run();
     assert_same_bits(&run().0, &first, "again");
-    assert!(after < before + (64 << 10), "{before} bytes at 1,500 tokens, {after} at 1,800");
+    // What is known of five more blocks in each layer, and the tokens.
+    assert!(after < before + (160 << 10), "{before} bytes at 1,500 tokens, {after} at 1,800");
     let mixture = general(&core);
     let context = within(&core, &options).context().unwrap().clone();
     let announced = Sequence::bytes_within(&core, &mixture, 1_800, Some(&context));
