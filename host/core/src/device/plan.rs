@@ -240,7 +240,7 @@ fn attention(
 ) -> Result<Tensor, CoreError> {
     let mut first = 0;
     let mut parts = Vec::with_capacity(sequences.len());
-    for SequenceRows { rows, cache } in sequences.iter_mut() {
+    for SequenceRows { rows, cache } in sequences.iter_mut().filter(|sequence| sequence.rows > 0) {
         let layer = cache.make_ready(index, step, *rows)?;
         layer.keys.on_device()?.append(&k.narrow(0, first, *rows)?)?;
         layer.values.on_device()?.append(&v.narrow(0, first, *rows)?)?;

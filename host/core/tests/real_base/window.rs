@@ -267,3 +267,29 @@ fn a_window_on_tensors_is_kept_to_the_bit_and_takes_no_more_than_was_announced()
         goes_on_to_the_bit(&core, &tokens[..900], &options(256, KvBits::B4));
     }
 }
+
+#[test]
+fn sequences_of_one_batch_on_tensors_predict_as_each_alone_in_a_window_or_not() {
+    let tokens: Vec<u32> = novel_for(&base::passkey_file()).into_iter().take(600).collect();
+    for backend in base::tensor_backends() {
+        let core = base::passkey_on(backend);
+        let long = loss(&advance(&core, &mut within(&core, &options(256, KvBits::B8)), &tokens), &tokens);
+        let short = loss(&cold(&core, &general(&core), &tokens[..40]), &tokens[..40]);
+        let (mut in_window, mut whole) =
+            (within(&core, &options(256, KvBits::B8)), Sequence::new(&core, general(&core)));
+        // The short one has no rows left when the long one goes on.
+        let mut batch = [
+            Advance { sequence: &mut whole, tokens: &tokens[..40], logits: LogitRows::All },
+            Advance { sequence: &mut in_window, tokens: &tokens, logits: LogitRows::All },
+        ];
+        let found = core.advance(&mut batch).unwrap();
+        let found = found.into_iter().map(|logits| logits.unwrap().to_vec().unwrap());
+        let found: Vec<f64> =
+            found.zip([&tokens[..40], &tokens]).map(|(logits, tokens)| loss(&logits, tokens)).collect();
+        assert!(
+            (found[0] - short).abs() < 0.01 && (found[1] - long).abs() < 0.01,
+            "{found:?}, {short}, {long}"
+        );
+        assert!(in_window.context_tokens().unwrap().cold > 0);
+    }
+}
