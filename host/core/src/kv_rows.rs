@@ -154,26 +154,23 @@ impl KvRows {
     pub(crate) fn write_f16(
         &mut self,
         pool: &ThreadPool,
-        mut first: usize,
+        first: usize,
         parts: &[&[u16]],
     ) -> Result<(), CoreError> {
-        if let Self::Device(rows) = self {
-            let mut values = vec![0.0; parts.iter().map(|bits| bits.len()).sum()];
-            let mut rest = &mut values[..];
-            for bits in parts {
-                let (part, behind) = rest.split_at_mut(bits.len());
-                kernels::f16_to_f32(pool, bits, part)?;
-                rest = behind;
+        match self {
+            Self::F32(store) => widen(pool, parts, &mut store[first..])?,
+            Self::F16(store) => {
+                let mut rest = &mut store[first..];
+                for bits in parts {
+                    let (part, behind) = rest.split_at_mut(bits.len());
+                    part.copy_from_slice(bits);
+                    rest = behind;
+                }
             }
-            return rows.write(first, &values);
-        }
-        for &bits in parts {
-            let values = first..first + bits.len();
-            first = values.end;
-            match self {
-                Self::F32(store) => kernels::f16_to_f32(pool, bits, &mut store[values])?,
-                Self::F16(store) => store[values].copy_from_slice(bits),
-                Self::Device(_) => {}
+            Self::Device(rows) => {
+                let mut values = vec![0.0; parts.iter().map(|bits| bits.len()).sum()];
+                widen(pool, parts, &mut values)?;
+                rows.write(first, &values)?;
             }
         }
         Ok(())
@@ -206,6 +203,16 @@ impl KvRows {
         }
         Ok(())
     }
+}
+
+/// Widens parts of bits of f16, one after the other.
+fn widen(pool: &ThreadPool, parts: &[&[u16]], mut out: &mut [f32]) -> Result<(), CoreError> {
+    for bits in parts {
+        let (part, behind) = out.split_at_mut(bits.len());
+        kernels::f16_to_f32(pool, bits, part)?;
+        out = behind;
+    }
+    Ok(())
 }
 
 fn refill<T: bytemuck::Pod + Default>(store: &mut Vec<T>, zeros: usize, bytes: &[u8], width: usize) {
