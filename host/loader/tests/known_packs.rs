@@ -8,6 +8,7 @@ use modularbase_loader::{
     Candidate, FileCache, Generation, INDEX_FILE, Known, LoadContext, Outcome, PackSummary, ProbeOutcome,
     Unload, candidates,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 const PACKS: usize = 10_000;
 
@@ -104,8 +105,9 @@ fn resident_bytes() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// Time that this thread has had a processor: what it waits for one says nothing of its work.
+/// Time that this thread has had a processor: what it waits for one says nothing of its work. `/proc` counts it in ticks of
+/// milliseconds.
 fn processor_time() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
 }
