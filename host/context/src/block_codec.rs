@@ -113,47 +113,76 @@ pub fn decode_block(
     keys_out: &mut [u16],
     values_out: &mut [u16],
 ) -> Result<(), CodecError> {
-    let elements = shape.elements();
-    assert_eq!((keys_out.len(), values_out.len()), (elements, elements), "a block of {shape:?}");
-    check_length(bits, shape, encoded)?;
-    if bits == KvBits::B16 {
-        for (out, bytes) in keys_out.iter_mut().chain(values_out).zip(encoded.as_chunks::<2>().0) {
-            *out = u16::from_le_bytes(*bytes);
-        }
-        return Ok(());
-    }
+    assert_eq!(values_out.len(), shape.elements(), "a block of {shape:?}");
+    decode_keys(bits, shape, encoded, keys_out)?;
     let width = shape.width();
-    if bits == KvBits::B1 {
-        let (keys, values) = encoded.split_at(encoded.len() / 2);
-        means::decode(width, keys, keys_out);
-        means::decode(width, values, values_out);
-        return Ok(());
-    }
-    let (key_groups, encoded) = Groups::read(encoded, width);
-    let (value_groups, encoded) = Groups::read(encoded, shape.block_tokens * shape.kv_heads);
-    let mut packing = RowCodes::new(bits, width);
-    let (key_codes, value_codes) = encoded.split_at(shape.block_tokens * packing.part);
-    let mut row = vec![0_f32; width];
-    for (bytes, out) in key_codes.chunks_exact(packing.part).zip(keys_out.chunks_exact_mut(width)) {
-        packing.unpack(bytes);
-        let groups = key_groups.zeros.iter().zip(&key_groups.steps);
-        for ((value, &code), (&zero, &step)) in row.iter_mut().zip(&packing.codes).zip(groups) {
-            *value = f32::from(code) * step + zero;
-        }
-        out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(&row);
-    }
-    let rows = value_codes.chunks_exact(packing.part).zip(values_out.chunks_exact_mut(width));
-    for ((bytes, out), groups) in rows.zip(value_groups.rows(shape.kv_heads)) {
-        packing.unpack(bytes);
-        let heads = row.chunks_exact_mut(shape.head_dim).zip(packing.codes.chunks_exact(shape.head_dim));
-        for ((values, codes), (zero, step)) in heads.zip(groups) {
-            for (value, &code) in values.iter_mut().zip(codes) {
-                *value = f32::from(code) * step + zero;
+    match bits {
+        KvBits::B16 => read_halves(&encoded[encoded.len() / 2..], values_out),
+        KvBits::B1 => means::decode(width, &encoded[encoded.len() / 2..], values_out),
+        _ => {
+            let mut packing = RowCodes::new(bits, width);
+            let codes = encoded.len() - shape.block_tokens * packing.part;
+            let (groups, _) = Groups::read(&encoded[4 * width..], shape.block_tokens * shape.kv_heads);
+            let mut row = vec![0_f32; width];
+            let rows = encoded[codes..].chunks_exact(packing.part).zip(values_out.chunks_exact_mut(width));
+            for ((bytes, out), groups) in rows.zip(groups.rows(shape.kv_heads)) {
+                packing.unpack(bytes);
+                let heads =
+                    row.chunks_exact_mut(shape.head_dim).zip(packing.codes.chunks_exact(shape.head_dim));
+                for ((values, codes), (zero, step)) in heads.zip(groups) {
+                    for (value, &code) in values.iter_mut().zip(codes) {
+                        *value = f32::from(code) * step + zero;
+                    }
+                }
+                out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(&row);
             }
         }
-        out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(&row);
     }
     Ok(())
+}
+
+/// As [`decode_block`], the keys alone.
+///
+/// # Errors
+/// When `encoded` has not the length that bits and shape ask for.
+///
+/// # Panics
+/// When the output hasn't the shape's length.
+pub(crate) fn decode_keys(
+    bits: KvBits,
+    shape: KvShape,
+    encoded: &[u8],
+    keys_out: &mut [u16],
+) -> Result<(), CodecError> {
+    assert_eq!(keys_out.len(), shape.elements(), "a block of {shape:?}");
+    check_length(bits, shape, encoded)?;
+    let width = shape.width();
+    match bits {
+        KvBits::B16 => read_halves(&encoded[..encoded.len() / 2], keys_out),
+        KvBits::B1 => means::decode(width, &encoded[..encoded.len() / 2], keys_out),
+        _ => {
+            let (groups, rest) = Groups::read(encoded, width);
+            let codes = &rest[4 * shape.block_tokens * shape.kv_heads..];
+            let mut packing = RowCodes::new(bits, width);
+            let mut row = vec![0_f32; width];
+            for (bytes, out) in codes.chunks_exact(packing.part).zip(keys_out.chunks_exact_mut(width)) {
+                packing.unpack(bytes);
+                let groups = groups.zeros.iter().zip(&groups.steps);
+                for ((value, &code), (&zero, &step)) in row.iter_mut().zip(&packing.codes).zip(groups) {
+                    *value = f32::from(code) * step + zero;
+                }
+                out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(&row);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bits of f16, little-endian.
+fn read_halves(bytes: &[u8], out: &mut [u16]) {
+    for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *out = u16::from_le_bytes(*bytes);
+    }
 }
 
 /// Refuses what can't be an encoded block of this shape with these bits.

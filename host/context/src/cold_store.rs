@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::block_codec::{check_length, decode_block};
+use crate::block_codec::{check_length, decode_block, decode_keys};
 use crate::block_file::{BlockFile, Place};
 use crate::block_index::{BlockId, BlockIndex, BlockKey, Slot};
 use crate::block_record::{Content, Head, HeadFault, record};
@@ -255,6 +255,15 @@ impl ColdStore {
         self.shared.block(id, false)
     }
 
+    /// The keys of a block, as [`block`](Self::block) gives them, into `keys_out`, f16 bits `[block_tokens, kv_heads *
+    /// head_dim]`: to look at, without a place in memory for it.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block), and when it has more or fewer keys.
+    pub fn keys(&self, id: BlockId<'_>, keys_out: &mut [u16]) -> Result<(), ContextError> {
+        self.shared.keys(id, keys_out)
+    }
+
     /// A block of plain bytes, always read.
     ///
     /// # Errors
@@ -447,10 +456,7 @@ impl Shared {
             return Ok(block);
         }
         let (record, head) = self.read(id, &stored, Part::Whole)?;
-        let payload = head.payload(&record).map_err(|reason| self.refuse(id, &stored, reason))?;
-        let Content::Kv(bits, shape) = head.content else {
-            return Err(self.refuse(id, &stored, "it holds plain bytes"));
-        };
+        let (bits, shape, payload) = self.kv(id, &stored, &record, &head)?;
         let [mut keys, mut values] = [(); 2].map(|()| MappedValues::zeros(shape.elements()));
         decode_block(bits, shape, payload, &mut keys, &mut values)?;
         let block = Arc::new(DecodedBlock { keys, values });
@@ -461,6 +467,36 @@ impl Shared {
             state.tier.keep(stored.key, &block);
         }
         Ok(block)
+    }
+
+    fn keys(&self, id: BlockId<'_>, keys_out: &mut [u16]) -> Result<(), ContextError> {
+        let stored = self.find(id)?;
+        let known = self.lock().tier.peek(stored.key);
+        if let Some(block) = known.filter(|block| block.keys.len() == keys_out.len()) {
+            keys_out.copy_from_slice(&block.keys);
+            return Ok(());
+        }
+        let (record, head) = self.read(id, &stored, Part::Whole)?;
+        let (bits, shape, payload) = self.kv(id, &stored, &record, &head)?;
+        if shape.elements() != keys_out.len() {
+            return Err(self.refuse(id, &stored, "it has another shape"));
+        }
+        Ok(decode_keys(bits, shape, payload, keys_out)?)
+    }
+
+    /// The KV in a record with this head, with its checksum checked.
+    fn kv<'a>(
+        &self,
+        id: BlockId<'_>,
+        stored: &Stored,
+        record: &'a [u8],
+        head: &Head,
+    ) -> Result<(KvBits, KvShape, &'a [u8]), ContextError> {
+        let payload = head.payload(record).map_err(|reason| self.refuse(id, stored, reason))?;
+        match head.content {
+            Content::Kv(bits, shape) => Ok((bits, shape, payload)),
+            Content::Bytes => Err(self.refuse(id, stored, "it holds plain bytes")),
+        }
     }
 
     fn in_memory(&self, key: BlockKey, ahead: bool) -> Option<Arc<DecodedBlock>> {

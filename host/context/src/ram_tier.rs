@@ -49,6 +49,11 @@ impl RamTier {
         self.blocks.get(&key).cloned()
     }
 
+    /// A block, if it is there; this is no use of it.
+    pub(crate) fn peek(&self, key: BlockKey) -> Option<Arc<DecodedBlock>> {
+        self.blocks.peek(&key).cloned()
+    }
+
     /// Whether a block is there; asking is no use of it.
     pub(crate) fn has(&self, key: BlockKey) -> bool {
         self.blocks.contains(&key)

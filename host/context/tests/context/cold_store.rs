@@ -40,7 +40,13 @@ fn a_block_is_found_before_and_after_it_is_written() {
             assert_eq!(store.stats().waiting_bytes, 0);
         }
         for (index, kept) in kept.iter().enumerate() {
-            assert_eq!(*store.block(id(0, index as u32)).unwrap(), *kept);
+            let mut keys = vec![0; SHAPE.elements()];
+            // Before it is decoded, and then from memory.
+            for _ in 0..2 {
+                store.keys(id(0, index as u32), &mut keys).unwrap();
+                assert_eq!(keys, *kept.keys);
+                assert_eq!(*store.block(id(0, index as u32)).unwrap(), *kept);
+            }
         }
     }
     let summaries = store.summaries("understanding", 0).unwrap();
@@ -48,6 +54,28 @@ fn a_block_is_found_before_and_after_it_is_written() {
     assert_eq!(summaries, expected);
     store.append_bytes(BlockId { stream: "h_s", layer: 0, index: 1 }, b"rows").unwrap();
     assert_eq!(store.bytes(BlockId { stream: "h_s", layer: 0, index: 1 }).unwrap(), b"rows");
+}
+
+#[test]
+fn keys_alone_are_those_of_the_block_whatever_its_bits_and_count_as_no_use_of_it() {
+    let store = store(&options());
+    let all = [KvBits::B16, KvBits::B8, KvBits::B4, KvBits::B2, KvBits::B1];
+    store.extend(&[7; 64 * 5]);
+    for (index, bits) in all.into_iter().enumerate() {
+        let (keys, values) = block(SHAPE, index as u64);
+        let encoded = encode_block(bits, SHAPE, &keys, &values);
+        store.append(id(0, index as u32), bits, SHAPE, &encoded, &BlockSummary::of(SHAPE, &keys)).unwrap();
+    }
+    store.flush().unwrap();
+    let mut keys = vec![0; SHAPE.elements()];
+    for index in 0..all.len() as u32 {
+        store.keys(id(0, index), &mut keys).unwrap();
+        let before = store.stats();
+        assert_eq!((before.ram_blocks, before.misses, before.hits), (index as usize, index.into(), 0));
+        assert_eq!(keys, *store.block(id(0, index)).unwrap().keys);
+    }
+    let error = store.keys(BlockId { stream: "other", ..id(0, 0) }, &mut keys).unwrap_err();
+    assert!(matches!(error, ContextError::NotKept { .. }), "{error}");
 }
 
 #[test]
