@@ -74,6 +74,33 @@ fn keys_far_behind_the_hot_window_are_found_in_retrieved_blocks_and_not_in_a_sli
 }
 
 #[test]
+fn the_default_base_finds_in_a_window_what_it_finds_in_the_whole_text() {
+    let folders = Folders::for_base(Base::Real);
+    let needles = NeedleSource::new(1, 0).needles(3);
+    let found_with = |retrieved_blocks: Option<usize>| {
+        let host = folders.host_with(|options| {
+            options.context = retrieved_blocks.map(|retrieved_blocks| ContextOptions {
+                hot_tokens: 512,
+                retrieved_blocks,
+                ..ContextOptions::default()
+            });
+        });
+        let host = host.unwrap();
+        let one = |needle: &Needle| {
+            let session = Session::new(&host, "none".parse().unwrap()).unwrap();
+            let text = text_with(std::slice::from_ref(needle), 9_000, |_| 0.3);
+            found(session, &host, std::slice::from_ref(needle), text, 2_000)
+        };
+        needles.iter().map(one).sum::<usize>()
+    };
+    let (whole, retrieved, sliding) = (found_with(None), found_with(Some(4)), found_with(Some(0)));
+    assert!(
+        retrieved >= whole && whole >= 2 && sliding == 0,
+        "{retrieved} of 3 in a window, {whole} in the whole text, {sliding} in a sliding window"
+    );
+}
+
+#[test]
 fn what_instructions_say_is_known_however_long_the_text_is() {
     let needles = NeedleSource::new(7, 0).needles(4);
     let folders = Folders::for_base(Base::Tiny);

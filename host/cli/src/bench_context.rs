@@ -234,7 +234,7 @@ fn sequence(model: &Model, mixture: &Mixture, way: &str) -> anyhow::Result<Seque
     };
     let shape = WindowShape::new(&options, core.shape().max_position)?;
     let store = ColdStore::temporary(&cache_folder()?, "bench", &options)?;
-    let mut sequence = Sequence::within(core, Context { shape, store: Arc::new(store) });
+    let mut sequence = Sequence::within(core, Context::new(shape, Arc::new(store)));
     sequence.attach(core, mixture.clone(), None);
     Ok(sequence)
 }

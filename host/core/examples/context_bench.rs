@@ -118,7 +118,7 @@ fn sequence(core: &BaseCore, way: &str) -> Result<Sequence, Box<dyn Error>> {
     };
     let shape = WindowShape::new(&options, core.shape().max_position)?;
     let store = Arc::new(ColdStore::temporary(&std::env::temp_dir(), "bench", &options)?);
-    let mut sequence = Sequence::within(core, Context { shape, store });
+    let mut sequence = Sequence::within(core, Context::new(shape, store));
     sequence.attach(core, mixture, None);
     Ok(sequence)
 }

@@ -1,6 +1,9 @@
 //! How a batch of sequences moves forward through the slot.
 
-use crate::{Activations, BaseCore, CoreError, PlanInput, Sequence, SequenceRows, behind_slot::BehindSlot};
+use crate::{
+    Activations, BaseCore, CoreError, PlanInput, Sequence, SequenceRows, behind_slot::BehindSlot,
+    context::Purpose,
+};
 
 /// Rows that go through a plan in one call. Larger calls gain nothing on a CPU and need more scratch memory.
 pub const CHUNK_ROWS: usize = 512;
@@ -57,7 +60,7 @@ impl BaseCore {
             }
         }
         let lengths: Vec<usize> = batch.iter().map(|item| item.sequence.tokens().len()).collect();
-        let result = self.steps(batch, &lengths);
+        let result = self.look(batch).and_then(|done| self.steps(batch, &lengths, done));
         if result.is_err() {
             for (item, &len) in batch.iter_mut().zip(&lengths) {
                 item.sequence.truncate(len);
@@ -66,11 +69,42 @@ impl BaseCore {
         result
     }
 
-    /// Chunk by chunk through all layers, so that the hidden states of one are at hand when the slot needs them.
+    /// Before an answer, reads the last rows of texts with cold blocks a first time, so that all layers know which blocks any
+    /// of them wants: how many tokens of each sequence needn't be read again.
+    fn look(&self, batch: &mut [Advance<'_>]) -> Result<Vec<usize>, CoreError> {
+        let look = |item: &mut Advance<'_>| {
+            let Some(context) = item.sequence.context.clone() else { return Ok(0) };
+            if item.tokens.len() == 1 && context.interest.purpose() == Purpose::Answering {
+                context.interest.begin(Purpose::Answering);
+                return Ok(0);
+            }
+            context.interest.begin(Purpose::Reading);
+            let len = item.sequence.tokens().len();
+            let first = context.shape.look_from(len, item.tokens.len());
+            let Some(first) = first.filter(|_| item.logits == LogitRows::Last) else { return Ok(0) };
+            let (before, last) = item.tokens.split_at(first - len);
+            let sequence = &mut *item.sequence;
+            let mut read = |tokens, len| {
+                let step = Advance { sequence, tokens, logits: LogitRows::None };
+                self.steps(&mut [step], &[len], vec![0])
+            };
+            read(before, len)?;
+            context.interest.begin(Purpose::Looking);
+            read(last, first)?;
+            sequence.cut(first);
+            context.interest.begin(Purpose::Answering);
+            Ok(before.len())
+        };
+        batch.iter_mut().map(look).collect()
+    }
+
+    /// Chunk by chunk through all layers, so that the hidden states of one are at hand when the slot needs them. Of each
+    /// sequence's tokens, `done` are done.
     fn steps(
         &self,
         batch: &mut [Advance<'_>],
         lengths: &[usize],
+        mut done: Vec<usize>,
     ) -> Result<Vec<Option<Activations>>, CoreError> {
         let mut logits: Vec<Logits> = batch.iter().map(|_| Logits::default()).collect();
         for (logits, item) in logits.iter_mut().zip(batch.iter()) {
@@ -82,7 +116,6 @@ impl BaseCore {
         }
         let ends: Vec<usize> =
             batch.iter().zip(lengths).map(|(item, length)| length + item.tokens.len()).collect();
-        let mut done = vec![0; batch.len()];
         while self.understand(batch, &mut done)? {
             self.behind_slot(batch, &ends, &mut logits)?;
         }

@@ -41,12 +41,12 @@ pub(crate) struct LayerCache {
 
 /// Makes a buffer `len` long, its values being whatever they are. It is exactly as large as its largest use, and the
 /// old memory goes before the new comes.
-pub(crate) fn fit(buffer: &mut Vec<f32>, len: usize) {
+pub(crate) fn fit<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
     if buffer.capacity() < len {
         *buffer = Vec::new();
-        *buffer = vec![0.0; len];
+        *buffer = vec![T::default(); len];
     }
-    buffer.resize(len, 0.0);
+    buffer.resize(len, T::default());
 }
 
 /// Makes room for `more` values in rows of `width`, for whole steps of [`GROWTH_TOKENS`] rows and not a value more.

@@ -56,7 +56,7 @@ impl Sequence {
 
     /// Which of its tokens are hot and which cold, where there is a window.
     pub fn context_tokens(&self) -> Option<ContextTokens> {
-        let Context { shape, store } = self.context.as_ref()?;
+        let Context { shape, store, .. } = self.context.as_ref()?;
         let tokens = self.tokens.len();
         let cold = shape.cold_blocks(tokens) * shape.block;
         let retrieved = self.understanding.retrieved_blocks() * shape.block;
@@ -137,7 +137,8 @@ impl Sequence {
         len
     }
 
-    fn cut(&mut self, len: usize) {
+    /// Forgets all tokens from `len` on, which the caller knows to be possible.
+    pub(crate) fn cut(&mut self, len: usize) {
         if let Some(context) = &self.context {
             context.store.truncate(len);
         }
@@ -154,7 +155,8 @@ impl Sequence {
     pub fn bytes(&self) -> usize {
         let behind = self.behind.as_ref().map_or(0, BehindSlot::bytes);
         let tokens = self.tokens.capacity() * size_of::<u32>();
-        tokens + self.understanding.bytes() + self.hidden.bytes() + behind
+        let interest = self.context.as_ref().map_or(0, |context| context.interest.bytes());
+        tokens + self.understanding.bytes() + self.hidden.bytes() + interest + behind
     }
 
     /// Bytes that a sequence takes with this mixture once it has grown to `tokens` tokens, for a reservation

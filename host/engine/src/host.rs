@@ -268,7 +268,7 @@ impl Host {
         store: Arc<ColdStore>,
     ) -> Result<Sequence, EngineError> {
         let shape = WindowShape::new(options, self.core.shape().max_position)?;
-        Ok(Sequence::within(&self.core, Context { shape, store }))
+        Ok(Sequence::within(&self.core, Context::new(shape, store)))
     }
 
     /// Bytes that a sequence takes with this mixture at `tokens` tokens, at most, its cold blocks in memory included.

@@ -14,7 +14,7 @@ use crate::{
 use super::{
     Context,
     attention_mass::{self, AttentionMass, KeptMass},
-    block_choice::{BlockChoice, SAMPLES},
+    block_choice::{BlockChoice, SAMPLES, TOGETHER},
     window_shape::WindowShape,
 };
 
@@ -135,6 +135,8 @@ pub(crate) struct WindowScratch {
     front_start: usize,
     front_frequencies: Vec<f32>,
     pub(super) scores: Vec<f32>,
+    /// Keys of blocks that are looked at.
+    pub(super) keys: Vec<u16>,
 }
 
 impl Buffers for WindowScratch {
@@ -142,7 +144,7 @@ impl Buffers for WindowScratch {
         let queries = self.halves.capacity() + self.scores.capacity();
         let floats = self.floats.capacity() + self.front_frequencies.capacity() + queries;
         let angles = self.angles.bytes() + self.front_angles.bytes();
-        floats * size_of::<f32>() + angles
+        floats * size_of::<f32>() + angles + self.keys.capacity() * size_of::<u16>()
     }
 }
 
@@ -156,10 +158,10 @@ impl WindowScratch {
     }
 
     /// Bytes of each of its buffers, at most, for a text of `tokens` tokens.
-    fn bytes_for(shape: &WindowShape, layer: KvLayer, heads: usize, tokens: usize) -> [usize; 4] {
+    fn bytes_for(shape: &WindowShape, layer: KvLayer, heads: usize, tokens: usize) -> [usize; 5] {
         let (blocks, weighed) = (shape.cold_blocks(tokens), attention_mass::scores_for(shape, heads));
         if blocks == 0 && weighed == 0 {
-            return [0; 4];
+            return [0; 5];
         }
         let half = layer.head_dim / 2;
         let rows = shape.sinks.max(shape.retrieved * shape.block).max(shape.stride());
@@ -168,8 +170,9 @@ impl WindowScratch {
             floats * size_of::<f32>(),
             RopeAngles::bytes_for(SAMPLES.max(shape.sinks + shape.most_hot()), half),
             RopeAngles::bytes_for(shape.front(), half) + half * size_of::<f32>(),
-            ((SAMPLES * heads * blocks).max(weighed) + SAMPLES * heads * 2 * layer.head_dim)
-                * size_of::<f32>(),
+            (SAMPLES * heads * blocks).max(weighed).max(heads * TOGETHER * shape.block) * size_of::<f32>(),
+            SAMPLES * heads * 2 * layer.head_dim * size_of::<f32>()
+                + TOGETHER * shape.block * layer.width() * size_of::<u16>(),
         ]
     }
 

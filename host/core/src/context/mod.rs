@@ -13,6 +13,7 @@
 
 mod attention_mass;
 mod block_choice;
+mod block_interest;
 mod kept_caches;
 mod layer_window;
 mod window_shape;
@@ -20,6 +21,7 @@ mod window_shape;
 pub use kept_caches::{KeptPart, RestoredCaches};
 pub use window_shape::{Context, ContextTokens, WINDOW_VERSION, WindowShape};
 
+pub(crate) use block_interest::Purpose;
 pub(crate) use layer_window::{
     Group, KeyRotation, LayerWindow, Queries, WindowScratch, WindowStep, WindowedLayer, kernel_layout,
 };

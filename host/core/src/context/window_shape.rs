@@ -7,8 +7,10 @@ use modularbase_graph::KvLayer;
 
 use crate::{CHUNK_ROWS, CoreError};
 
+use super::block_interest::{BlockInterest, LOOK_ROWS};
+
 /// Counts up where the same window gives a text other KV than before.
-pub const WINDOW_VERSION: u32 = 2;
+pub const WINDOW_VERSION: u32 = 3;
 
 /// The parts of a window, all of them whole blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,17 @@ impl WindowShape {
         if position < self.whole() { 0 } else { self.end(position) - self.most_hot() }
     }
 
+    /// Where the rows begin that are read twice, of a step's `rows` rows from `position` on before an answer: they share their
+    /// window. `None` where nothing has to be chosen for them.
+    pub(crate) fn look_from(&self, position: usize, rows: usize) -> Option<usize> {
+        let end = position + rows;
+        let chosen = self.retrieved > 0 && self.cold_blocks(end) > self.retrieved;
+        chosen.then(|| {
+            let window = self.end(end - 1) - self.stride();
+            position.max(end.saturating_sub(LOOK_ROWS)).max(window)
+        })
+    }
+
     /// Rows of sinks and retrieved blocks, at most.
     pub(crate) fn front(&self) -> usize {
         self.sinks + self.retrieved * self.block
@@ -112,6 +125,14 @@ pub struct Context {
     pub shape: WindowShape,
     /// The cold blocks.
     pub store: Arc<ColdStore>,
+    pub(crate) interest: Arc<BlockInterest>,
+}
+
+impl Context {
+    /// A window over a text whose cold blocks go into `store`.
+    pub fn new(shape: WindowShape, store: Arc<ColdStore>) -> Self {
+        Self { shape, store, interest: Arc::default() }
+    }
 }
 
 /// How many tokens of a text are where, and what its cold blocks take.

@@ -28,7 +28,7 @@ fn options(hot_tokens: usize, bits: KvBits) -> ContextOptions {
 fn within(core: &BaseCore, options: &ContextOptions) -> Sequence {
     let shape = WindowShape::new(options, core.shape().max_position).unwrap();
     let store = ColdStore::temporary(&std::env::temp_dir(), "base", options).unwrap();
-    let mut sequence = Sequence::within(core, Context { shape, store: Arc::new(store) });
+    let mut sequence = Sequence::within(core, Context::new(shape, Arc::new(store)));
     sequence.attach(core, general(core), None);
     sequence
 }
@@ -97,6 +97,40 @@ fn the_same_steps_in_a_window_give_the_same_bits_and_the_memory_stops_growing() 
     let context = within(&core, &options).context().unwrap().clone();
     let announced = Sequence::bytes_within(&core, &mixture, 1_800, Some(&context));
     assert!(after <= announced && announced < after * 11 / 10, "{after} bytes, {announced} announced");
+}
+
+/// The last token's logits.
+fn last(core: &BaseCore, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
+    let step = Advance { sequence, tokens, logits: LogitRows::Last };
+    core.advance(&mut [step]).unwrap().remove(0).unwrap().to_vec().unwrap()
+}
+
+#[test]
+fn the_look_before_an_answer_leaves_the_text_as_one_that_is_read_once() {
+    let core = base::on_cpu(WeightDtype::AsStored);
+    let tokens: Vec<u32> = novel().iter().copied().cycle().take(800).collect();
+    let options = options(256, KvBits::B8);
+    // Alone, within a step, and where the window moves on among the rows that are read twice: at 640 and every 64.
+    for (before, end) in [(690, 700), (690, 691), (500, 700), (630, 650), (639, 641), (600, 704)] {
+        let run = |logits: fn(&BaseCore, &mut Sequence, &[u32]) -> Vec<f32>| {
+            let mut sequence = within(&core, &options);
+            advance(&core, &mut sequence, &tokens[..before]);
+            let found = logits(&core, &mut sequence, &tokens[before..end]);
+            (found, sequence)
+        };
+        let (once, read) = run(advance);
+        let (twice, looked) = run(last);
+        assert_eq!(looked.tokens(), &tokens[..end]);
+        let counts = |sequence: &Sequence| {
+            let counts = sequence.context_tokens().unwrap();
+            (counts.tokens, counts.hot, counts.cold, counts.retrieved)
+        };
+        assert_eq!(counts(&looked), counts(&read), "{before} to {end}");
+        let row = &once[once.len() - twice.len()..];
+        let far = row.iter().zip(&twice).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far > 0.0 && far < 8.0, "other blocks, not other tokens: {far} for {before} to {end}");
+        assert_same_bits(&run(last).0, &twice, "again");
+    }
 }
 
 #[test]
@@ -188,7 +222,7 @@ fn goes_on_to_the_bit(core: &BaseCore, tokens: &[u32], options: &ContextOptions)
         let session = Sessions::new(root.path()).open("novel", "base", options, &[]).unwrap();
         let shape = WindowShape::new(options, core.shape().max_position).unwrap();
         let store = Arc::clone(session.store());
-        (Sequence::within(core, Context { shape, store }), session)
+        (Sequence::within(core, Context::new(shape, store)), session)
     };
     for length in [200, 700] {
         let (mut sequence, session) = open();
