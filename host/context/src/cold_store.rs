@@ -11,7 +11,6 @@ use crate::block_index::{BlockId, BlockIndex, BlockKey, Slot};
 use crate::block_record::{Content, Head, HeadFault, record};
 use crate::disk_budget::DiskBudget;
 use crate::found_blocks::{FoundBlock, FoundBlocks};
-use crate::mapped_values::MappedValues;
 use crate::ram_tier::{DecodedBlock, RamTier};
 use crate::token_chain::{ChainHash, Identity, TokenChain};
 use crate::write_behind::Queue;
@@ -457,9 +456,10 @@ impl Shared {
         }
         let (record, head) = self.read(id, &stored, Part::Whole)?;
         let (bits, shape, payload) = self.kv(id, &stored, &record, &head)?;
-        let [mut keys, mut values] = [(); 2].map(|()| MappedValues::zeros(shape.elements()));
-        decode_block(bits, shape, payload, &mut keys, &mut values)?;
-        let block = Arc::new(DecodedBlock { keys, values });
+        let room = self.lock().tier.room(shape.elements());
+        let mut block = room.unwrap_or_else(|| DecodedBlock::zeros(shape.elements()));
+        decode_block(bits, shape, payload, &mut block.keys, &mut block.values)?;
+        let block = Arc::new(block);
         let mut state = self.lock();
         *(if ahead { &mut state.prefetched } else { &mut state.misses }) += 1;
         // The text may have been cut meanwhile, and may have grown again with other tokens.

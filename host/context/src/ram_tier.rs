@@ -17,6 +17,11 @@ pub struct DecodedBlock {
 }
 
 impl DecodedBlock {
+    /// Room for a block of so many keys and values.
+    pub(crate) fn zeros(elements: usize) -> Self {
+        Self { keys: MappedValues::zeros(elements), values: MappedValues::zeros(elements) }
+    }
+
     /// A block of these numbers.
     pub fn of(keys: &[u16], values: &[u16]) -> Self {
         Self { keys: keys.into(), values: values.into() }
@@ -86,17 +91,51 @@ impl RamTier {
         self.blocks.len()
     }
 
-    fn make_room(&mut self, more: u64) {
+    /// Room for a block of so many keys and values, where it can be that of one which goes for it: new memory is dear.
+    pub(crate) fn room(&mut self, elements: usize) -> Option<DecodedBlock> {
+        let bytes = 4 * elements as u64;
+        let gone = if bytes > self.limit { None } else { self.make_room(bytes) };
+        gone.and_then(Arc::into_inner).filter(|block| block.bytes() == bytes)
+    }
+
+    /// Gives the last of the blocks that go.
+    fn make_room(&mut self, more: u64) -> Option<Arc<DecodedBlock>> {
+        let mut gone = None;
         while self.bytes + more > self.limit
             && let Some((_, oldest)) = self.blocks.pop_lru()
         {
             self.bytes -= oldest.bytes();
+            gone = Some(oldest);
         }
+        gone
     }
 
     fn remove(&mut self, key: BlockKey) {
         if let Some(block) = self.blocks.pop(&key) {
             self.bytes -= block.bytes();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_that_of_the_oldest_block_unless_somebody_holds_it() {
+        let key = |index| BlockKey { stream: 0, layer: 0, index };
+        let mut tier = RamTier::new(16);
+        for index in 0..2 {
+            tier.keep(key(index), &Arc::new(DecodedBlock::of(&[index as u16; 2], &[7; 2])));
+        }
+        assert_eq!(tier.room(2), Some(DecodedBlock::of(&[0; 2], &[7; 2])));
+        assert_eq!((tier.count(), tier.bytes()), (1, 8));
+        assert_eq!(tier.room(2), None, "there is room");
+        let held = tier.get(key(1));
+        tier.keep(key(2), &Arc::new(DecodedBlock::of(&[2; 2], &[7; 2])));
+        assert_eq!(tier.room(2), None, "the oldest is held");
+        assert!(held.is_some() && !tier.has(key(1)) && tier.has(key(2)));
+        assert_eq!(tier.room(5), None, "no block is so large");
+        assert!(tier.has(key(2)));
     }
 }
