@@ -11,8 +11,6 @@
 //! these by the share of the attention that their keys get. What layers wanted in the step before counts too (see
 //! [`BlockInterest`](super::block_interest::BlockInterest)).
 
-use std::sync::{Mutex, PoisonError};
-
 use modularbase_context::{BlockId, BlockSummary, MappedValues};
 use modularbase_graph::KvLayer;
 use modularbase_kernels as kernels;
@@ -20,6 +18,7 @@ use modularbase_kernels as kernels;
 use crate::{CoreError, kv_cache::fit};
 
 use super::block_interest::{LOOK_ROWS, Purpose};
+use super::in_parallel::in_parallel;
 use super::layer_window::{KeyRotation, Queries, WindowScratch, WindowStep, WindowedLayer};
 
 /// Rows of a group whose queries are looked at, at most.
@@ -28,9 +27,9 @@ pub(super) const SAMPLES: usize = 8;
 /// Blocks that came next to those that come back: the next step may well want them, so they are fetched ahead.
 const LIKELY: usize = 4;
 
-/// Blocks whose keys are looked at before an answer, at most: those of 16,384 tokens, 200 MB of a base of 30 layers with 192
+/// Blocks whose keys are looked at before an answer, at most: those of 32,768 tokens, 400 MB of a base of 30 layers with 192
 /// channels.
-const LOOKED_AT: usize = 256;
+const LOOKED_AT: usize = 512;
 
 /// The same in an answer, where it is already known which blocks it is about.
 const CANDIDATES: usize = 16;
@@ -116,7 +115,9 @@ impl WindowedLayer<'_, '_> {
         let samples = rows.div_ceil(stride);
         self.take_queries(position, rows - 1 - (samples - 1) * stride, (samples, stride), queries)?;
         let mut votes = vec![0.0_f32; blocks];
-        self.votes_by_bounds(&mut votes)?;
+        if candidates < blocks {
+            self.votes_by_bounds(&mut votes)?;
+        }
         if candidates > 0 {
             let mut chosen = best(&votes, candidates);
             chosen.sort_unstable();
@@ -193,21 +194,11 @@ impl WindowedLayer<'_, '_> {
         let mut shares = vec![0.0; heads * blocks.len()];
         for (part, some) in blocks.chunks(TOGETHER).enumerate() {
             fit(keys, some.len() * each);
-            let left = Mutex::new(some.iter().zip(keys.chunks_exact_mut(each)));
-            let failure = Mutex::new(None);
-            let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-            pool.run(&|_| {
-                while let Some((&block, keys)) = next() {
-                    let index = (block + shape.sinks / shape.block) as u32;
-                    let id = BlockId { stream: self.stream, layer: self.index as u32, index };
-                    if let Err(error) = self.context.store.keys(id, keys) {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    }
-                }
-            });
-            if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                return Err(error.into());
-            }
+            in_parallel(pool, some.iter().zip(keys.chunks_exact_mut(each)), |(&block, keys)| {
+                let index = (block + shape.sinks / shape.block) as u32;
+                let id = BlockId { stream: self.stream, layer: self.index as u32, index };
+                self.context.store.keys(id, keys)
+            })?;
             fit(scores, heads * some.len() * shape.block);
             kernels::key_scores(pool, floats, keys, (heads, kv_heads, head_dim), scores)?;
             let rows = scores.chunks_exact(some.len() * shape.block);

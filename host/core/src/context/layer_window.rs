@@ -1,7 +1,9 @@
 //! One layer's rows in a window: `[sinks][retrieved blocks][hot tokens]`, one after the other in its cache.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
-use modularbase_context::{BlockId, BlockSummary, KvShape, encode_block};
+use modularbase_context::{BlockId, BlockSummary, DecodedBlock, KvShape, encode_block};
 use modularbase_graph::{KvLayer, RopeSpec};
 use modularbase_kernels::{self as kernels, RopeAngles, RopeLayout, ThreadPool};
 
@@ -15,6 +17,7 @@ use super::{
     Context,
     attention_mass::{self, AttentionMass, KeptMass},
     block_choice::{BlockChoice, SAMPLES, TOGETHER},
+    in_parallel::in_parallel,
     window_shape::WindowShape,
 };
 
@@ -278,15 +281,20 @@ impl WindowedLayer<'_, '_> {
         for first in (self.cache.window.start..start).step_by(self.shape().stride()) {
             let count = self.shape().stride().min(start - first);
             let (keys, values) = self.cold_rows(first, count)?;
-            let blocks = keys.chunks_exact(block * width).zip(values.chunks_exact(block * width));
-            for (position, (keys, values)) in (first..).step_by(block).zip(blocks) {
-                let index = position / block;
-                let bits = if position >= sinks { self.level() } else { self.shape().bits };
-                let encoded = encode_block(bits, kv_shape, keys, values);
-                let summary = BlockSummary::of(kv_shape, keys);
-                self.context.store.append(self.block_id(index), bits, kv_shape, &encoded, &summary)?;
+            let positions = || (first..first + count).step_by(block);
+            let levels = positions().map(|at| if at >= sinks { self.level() } else { self.shape().bits });
+            let mut blocks: Vec<_> = levels.map(|bits| (bits, Vec::new(), BlockSummary::default())).collect();
+            let parts = keys.chunks_exact(block * width).zip(values.chunks_exact(block * width));
+            in_parallel(self.step.pool, blocks.iter_mut().zip(parts), |((bits, encoded, summary), part)| {
+                *encoded = encode_block(*bits, kv_shape, part.0, part.1);
+                *summary = BlockSummary::of(kv_shape, part.0);
+                Ok::<(), CoreError>(())
+            })?;
+            for (position, (bits, encoded, summary)) in positions().zip(&blocks) {
+                let id = self.block_id(position / block);
+                self.context.store.append(id, *bits, kv_shape, encoded, summary)?;
                 if position >= sinks {
-                    self.cache.window.choice.learn(&summary);
+                    self.cache.window.choice.learn(summary);
                 }
             }
         }
@@ -322,19 +330,19 @@ impl WindowedLayer<'_, '_> {
         let front = std::mem::take(&mut self.cache.window.front);
         let stays = front.start == start && front.rows == rows;
         self.turn_front(start)?;
-        // Runs of neighbours that changed are rotated together.
-        let mut first = 0;
-        while first < blocks.len() {
-            let same = |slot: usize| stays && front.blocks[slot] == blocks[slot];
-            if same(first) {
-                first += 1;
-                continue;
-            }
-            let count = blocks[first..].iter().enumerate().take_while(|(i, _)| !same(first + i)).count();
-            let run = &blocks[first..first + count];
-            let at = row - (blocks.len() - first) * block;
-            self.place_blocks(run, at)?;
-            first += count;
+        let changed = |slot: &usize| !stays || front.blocks[*slot] != blocks[*slot];
+        let mut found: Vec<(usize, Option<Arc<DecodedBlock>>)> =
+            (0..blocks.len()).filter(changed).map(|slot| (slot, None)).collect();
+        in_parallel(self.step.pool, found.iter_mut(), |(slot, found)| {
+            *found = Some(self.context.store.block(self.block_id(blocks[*slot]))?);
+            Ok::<(), CoreError>(())
+        })?;
+        let found: Vec<(usize, Arc<DecodedBlock>)> =
+            found.into_iter().filter_map(|(slot, block)| Some((slot, block?))).collect();
+        // Neighbours are rotated together.
+        for run in found.chunk_by(|(slot, _), (next, _)| slot + 1 == *next) {
+            let at = row - (blocks.len() - run[0].0) * block;
+            self.place_blocks(run.iter().map(|(_, block)| &**block), at)?;
         }
         if !stays && sinks > 0 {
             let LayerCache { width, keys, values, window } = &mut *self.cache;
@@ -353,22 +361,22 @@ impl WindowedLayer<'_, '_> {
         Ok(())
     }
 
-    /// Puts blocks that lie beside each other into the rows from `at` on.
-    fn place_blocks(&mut self, blocks: &[usize], at: usize) -> Result<(), CoreError> {
+    /// Puts blocks into the rows from `at` on, one after the other.
+    fn place_blocks<'c>(
+        &mut self,
+        blocks: impl ExactSizeIterator<Item = &'c DecodedBlock> + Clone,
+        at: usize,
+    ) -> Result<(), CoreError> {
         let block = self.shape().block;
         let LayerCache { width, keys, values, window } = &mut *self.cache;
         let WindowStep { pool, rotation, scratch, .. } = &mut *self.step;
         let WindowScratch { floats, front_angles, .. } = &mut **scratch;
         let each = block * *width;
         fit(floats, blocks.len() * each);
-        let mut found = Vec::with_capacity(blocks.len());
-        for (&index, floats) in blocks.iter().zip(floats.chunks_exact_mut(each)) {
-            let id = BlockId { stream: self.stream, layer: self.index as u32, index: index as u32 };
-            let block = self.context.store.block(id)?;
+        for (block, floats) in blocks.clone().zip(floats.chunks_exact_mut(each)) {
             kernels::f16_to_f32(pool, &block.keys, floats)?;
-            found.push(block);
         }
-        let found: Vec<&[u16]> = found.iter().map(|block| &*block.values).collect();
+        let found: Vec<&[u16]> = blocks.clone().map(|block| &*block.values).collect();
         values.write_f16(pool, at * *width, &found)?;
         if let Some(KeyRotation { head_dim, layout, .. }) = *rotation {
             let first = front_angles.positions() - (window.row - at);

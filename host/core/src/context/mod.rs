@@ -14,6 +14,7 @@
 mod attention_mass;
 mod block_choice;
 mod block_interest;
+mod in_parallel;
 mod kept_caches;
 mod layer_window;
 mod window_shape;

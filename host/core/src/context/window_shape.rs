@@ -10,7 +10,7 @@ use crate::{CHUNK_ROWS, CoreError};
 use super::block_interest::{BlockInterest, LOOK_ROWS};
 
 /// Counts up where the same window gives a text other KV than before.
-pub const WINDOW_VERSION: u32 = 3;
+pub const WINDOW_VERSION: u32 = 4;
 
 /// The parts of a window, all of them whole blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
