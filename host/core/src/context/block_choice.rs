@@ -189,27 +189,30 @@ impl WindowedLayer<'_, '_> {
         let shape = self.shape();
         let WindowStep { pool, heads, layer, scratch, .. } = &mut *self.step;
         let KvLayer { kv_heads, head_dim, .. } = *layer;
-        let WindowScratch { floats, scores, keys, .. } = &mut **scratch;
-        let (heads, each) = (*heads, shape.block * layer.width());
-        let mut shares = vec![0.0; heads * blocks.len()];
-        for (part, some) in blocks.chunks(TOGETHER).enumerate() {
-            fit(keys, some.len() * each);
-            in_parallel(pool, some.iter().zip(keys.chunks_exact_mut(each)), |(&block, keys)| {
+        let WindowScratch { floats: queries, scores, keys, .. } = &mut **scratch;
+        let (heads, keys_of_block) = (*heads, shape.block * layer.width());
+        let scores_of_block = heads * shape.block;
+        // Logarithms, `[blocks, heads]`.
+        let mut weights = vec![0.0; blocks.len() * heads];
+        for (some, weights) in blocks.chunks(TOGETHER).zip(weights.chunks_mut(TOGETHER * heads)) {
+            fit(keys, some.len() * keys_of_block);
+            fit(scores, some.len() * scores_of_block);
+            let buffers = keys.chunks_exact_mut(keys_of_block).zip(scores.chunks_exact_mut(scores_of_block));
+            let work = some.iter().zip(weights.chunks_exact_mut(heads)).zip(buffers);
+            in_parallel(pool, work, |((&block, weights), (keys, scores))| {
                 let index = (block + shape.sinks / shape.block) as u32;
                 let id = BlockId { stream: self.stream, layer: self.index as u32, index };
-                self.context.store.keys(id, keys)
-            })?;
-            fit(scores, heads * some.len() * shape.block);
-            kernels::key_scores(pool, floats, keys, (heads, kv_heads, head_dim), scores)?;
-            let rows = scores.chunks_exact(some.len() * shape.block);
-            for (scores, shares) in rows.zip(shares.chunks_exact_mut(blocks.len())) {
-                let shares = shares[part * TOGETHER..].iter_mut();
-                for (scores, share) in scores.chunks_exact(shape.block).zip(shares) {
+                self.context.store.keys(id, keys)?;
+                kernels::key_scores(pool, queries, keys, (heads, kv_heads, head_dim), scores)?;
+                for (weight, scores) in weights.iter_mut().zip(scores.chunks_exact(shape.block)) {
                     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    *share = most + scores.iter().map(|score| (score - most).exp()).sum::<f32>().ln();
+                    *weight = most + scores.iter().map(|score| (score - most).exp()).sum::<f32>().ln();
                 }
-            }
+                Ok::<(), CoreError>(())
+            })?;
         }
+        let of_head = |head| weights.iter().skip(head).step_by(heads).copied();
+        let mut shares: Vec<f32> = (0..heads).flat_map(of_head).collect();
         kernels::softmax_rows(pool, &mut shares, heads, blocks.len())?;
         let mut votes = vec![0.0; blocks.len()];
         for shares in shares.chunks_exact(blocks.len()) {
