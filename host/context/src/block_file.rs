@@ -15,7 +15,6 @@ use crate::token_chain::Identity;
 
 const MAGIC: [u8; 4] = *b"MBKV";
 const VERSION: u32 = 2;
-const EXPECTED: &str = "blocks of version 2";
 const HEADER: usize = 44;
 /// Enough for the head of nearly every record.
 const HEAD_GUESS: usize = 4096;
@@ -96,7 +95,8 @@ impl BlockFile {
         let version = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
         if version != VERSION {
             let found = format!("has version {version}").into();
-            return Err(ContextError::Format { path: path.into(), found, expected: EXPECTED });
+            let expected = format!("blocks of version {VERSION}").into();
+            return Err(ContextError::Format { path: path.into(), found, expected });
         }
         if header[8..40] != identity.0 {
             return useless("was made by another base or with other options");

@@ -109,7 +109,7 @@ pub enum ContextError {
         /// What it is.
         found: Box<str>,
         /// What was expected.
-        expected: &'static str,
+        expected: Box<str>,
     },
 }
 

@@ -122,7 +122,7 @@ impl TurnHead {
     fn tokens(&self, path: &Path, file: &mut File) -> Result<Vec<u32>, ContextError> {
         let Some(bytes) = read_checked(path, file, self.tokens.saturating_mul(4), self.tokens_crc)? else {
             let (path, found) = (path.into(), "has damaged tokens".into());
-            return Err(ContextError::Format { path, found, expected: "tokens as they were saved" });
+            return Err(ContextError::Format { path, found, expected: "tokens as they were saved".into() });
         };
         Ok(bytes.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect())
     }
@@ -135,7 +135,7 @@ impl TurnHead {
         let damaged = |found: &str| ContextError::Format {
             path: path.into(),
             found: found.into(),
-            expected: "saved turns of version 1",
+            expected: format!("saved turns of version {VERSION}").into(),
         };
         let mut start = [0; 16];
         file.read_exact(&mut start).map_err(|_| damaged("is cut off"))?;

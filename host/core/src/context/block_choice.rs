@@ -105,6 +105,7 @@ impl WindowedLayer<'_, '_> {
             return Ok((first_block..first_block + blocks).collect());
         }
         let candidates = match self.context.interest.purpose() {
+            // Behind the slot, rows that a change of mixture left to be computed again come along.
             _ if rows > LOOK_ROWS => 0,
             Purpose::Reading => 0,
             Purpose::Answering if rows == 1 => CANDIDATES,
